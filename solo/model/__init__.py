@@ -1,0 +1,1 @@
+"""The network: backbone, feature pyramid, heads, and the detector that joins them."""
