@@ -161,8 +161,8 @@ class Config(Section):
     runtime: Runtime = Runtime()
 
     def digest(self) -> str:
-        """SHA-256 over every field that bears on the result (all sections but `runtime`)."""
-        fields = self.model_dump(mode="json", exclude={"runtime"})
+        """SHA-256 over every field that bears on the result: all but `runtime` and the data set's class count."""
+        fields = self.model_dump(mode="json", exclude={"runtime": True, "head": {"num_classes"}})
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

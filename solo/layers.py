@@ -97,3 +97,9 @@ def describe(error: Any, root: type[BaseModel]) -> str:
     if error["type"] == "value_error":
         return f"{'.'.join(path)}: {message}"
     return f"{'.'.join(path)} = {error['input']!r}: {message}"
+
+
+def with_classes(run: RunConfig, classes: int) -> RunConfig:
+    """The same run with the data set's number of categories (never part of the digest)."""
+    head = run.config.head.model_copy(update={"num_classes": classes})
+    return run.model_copy(update={"config": run.config.model_copy(update={"head": head})})

@@ -1,0 +1,315 @@
+"""The training loop: one optimizer step per effective batch, saved so that any kill loses minutes and no result.
+
+Everything a step depends on is a function of (seed, step): the order of the images, their augmentation and the
+learning rate. Model, optimizer and curves are in the checkpoint. So a resumed run takes exactly the steps that the
+uninterrupted one would have taken.
+"""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from solo import memory
+from solo.artifacts import write_json
+from solo.batches import Collate, MicroBatches, TrainingBatch
+from solo.checkpoint import load, save
+from solo.config import Config
+from solo.dataset import CocoSplit, TrainingSet
+from solo.device import autocast
+from solo.distributed import Group
+from solo.errors import UserError
+from solo.evaluate import NAMES, evaluate
+from solo.journal import Journal
+from solo.losses import detection_losses
+from solo.model.detector import Detector
+from solo.predict import predict_split
+from solo.progress import Progress, say
+from solo.schedule import learning_rate
+from solo.stop import Interrupted, StopSignal
+
+KIND = "SOLO checkpoint"
+
+
+class TrainingStep(nn.Module):
+    """From a batch to its losses; what DistributedDataParallel wraps."""
+
+    def __init__(self, detector: Detector, config: Config) -> None:
+        super().__init__()
+        self.detector, self.config = detector, config
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """loss_mask and loss_category of one micro-batch, float32 scalars."""
+        images = self.detector.normalize(batch.pixels, batch.sizes)
+        if self.config.runtime.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        features = self.detector.features(images)
+        return detection_losses(self.detector.head, features, batch.targets, self.config.loss)
+
+
+class Training:
+    """One run: what it is made of, and where it stands.
+
+    Args:
+        config: complete configuration, with the data set's number of categories.
+        detector: initialized; trained in place.
+        training_split, validation_split: parsed annotations.
+        seed: of order and augmentation.
+        out: run directory.
+        identity: digests that a checkpoint must share to be resumed.
+        device: of this process.
+        group: the processes that take part.
+
+    Raises:
+        UserError: batch_size cannot be divided among the processes.
+    """
+
+    def __init__(
+        self, config: Config, detector: Detector, training_split: CocoSplit, validation_split: CocoSplit, seed: int,
+        out: Path, identity: dict[str, Any], device: torch.device, group: Group,
+    ) -> None:  # fmt: skip
+        self.config, self.schedule, self.seed, self.out = config, config.schedule, seed, out
+        self.training_split, self.validation_split = training_split, validation_split
+        self.identity, self.device, self.group = identity, device, group
+        virtual = self.schedule.batch_size // self.schedule.images_per_device
+        if virtual % group.world:
+            raise UserError(
+                f"{group.world} processes cannot share {virtual} micro-batches (schedule.batch_size "
+                f"{self.schedule.batch_size} / schedule.images_per_device {self.schedule.images_per_device}) evenly; "
+                f"valid numbers of processes: {', '.join(str(n) for n in range(1, virtual + 1) if virtual % n == 0)}"
+            )
+        self.accumulation = virtual // group.world
+        self.data = TrainingSet(training_split, config.input, seed)
+        self.batches = MicroBatches(
+            self.data.is_wide(), self.schedule.images_per_device, virtual, group.rank, group.world, seed,
+            self.schedule.epochs,
+        )  # fmt: skip
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.steps = self.schedule.epochs * self.steps_per_epoch
+        self.detector = detector.to(device).train()
+        if config.runtime.channels_last:
+            self.detector = self.detector.to(memory_format=torch.channels_last)
+        self.step_module: nn.Module = TrainingStep(self.detector, config)
+        if group.world > 1:
+            self.step_module = DistributedDataParallel(
+                self.step_module, [device.index] if device.type == "cuda" else None, broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )  # fmt: skip
+        if config.runtime.compile:
+            detector.backbone.compile(dynamic=True)
+            detector.neck.compile(dynamic=True)
+        self.optimizer = torch.optim.SGD(
+            [p for p in detector.parameters() if p.requires_grad], lr=self.schedule.lr,
+            momentum=self.schedule.momentum, weight_decay=self.schedule.weight_decay, fused=True,
+        )  # fmt: skip
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.schedule.precision == "fp16")
+        self.step, self.seconds, self.resumes, self.trained_images = 0, 0.0, 0, 0
+        self.window = torch.zeros(3, dtype=torch.float64, device=device)  # sums of the two losses and the cells
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.recent: list[tuple[int, tuple[int, ...]]] = []
+        self.checkpoint = out / "checkpoints" / "last.pth"
+        self.journal = self._resume()
+
+    def fit(self, stop: StopSignal) -> None:
+        """Take every step that is left, evaluating and saving on the way.
+
+        Raises:
+            Interrupted: `stop` was set; the checkpoint holds the last finished step.
+            UserError: the loss was not finite.
+        """
+        memory.reset_peak(self.device)
+        self._evaluate_if_due()
+        started, saved = time.monotonic(), time.monotonic()
+        self.batches.start = self.step
+        workers = min(self.config.runtime.workers, len(self.data))
+        loader = DataLoader(
+            self.data, batch_sampler=self.batches, collate_fn=Collate(self.config.head), num_workers=workers,
+            pin_memory=self.device.type == "cuda", multiprocessing_context="forkserver" if workers else None,
+        )  # fmt: skip
+        feed = iter(loader)
+        with Progress("train", self.steps, "steps", self.step, quiet=not self.group.first) as progress:
+            while self.step < self.steps:
+                waited = self._take_step(feed)
+                self.seconds += time.monotonic() - started
+                started = time.monotonic()
+                if self.step % self.schedule.log_every == 0 or self.step == self.steps:
+                    self._log(waited)
+                epoch_done = self.step % self.steps_per_epoch == 0
+                due = time.monotonic() - saved > 60 * self.config.runtime.checkpoint_minutes
+                stopping = self.group.any(bool(stop))
+                if epoch_done or stopping or self.group.any(due):
+                    self._save()
+                    saved = time.monotonic()
+                if stopping:
+                    raise Interrupted(f"{stop.name()} after step {self.step} of {self.steps}")
+                progress.update(1, self._note())
+                if epoch_done:
+                    self._evaluate_if_due()
+                    started = time.monotonic()
+
+    def _take_step(self, feed: Any) -> float:
+        """One optimizer step; returns the seconds spent waiting for data."""
+        waited = 0.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.schedule, self.step, self.steps_per_epoch)
+        self.optimizer.zero_grad()
+        for micro in range(self.accumulation):
+            asked = time.monotonic()
+            batch: TrainingBatch = next(feed)
+            waited += time.monotonic() - asked
+            self.recent.append((self.step + 1, batch.image_ids))
+            with self._no_sync(micro), autocast(self.device, self.schedule.precision):
+                losses = self.step_module(batch.to(self.device))
+            loss = losses["loss_mask"] + losses["loss_category"]
+            with self._no_sync(micro):
+                self.scaler.scale(loss / self.accumulation).backward()
+            self._watch(losses, loss.detach(), sum(map(sum, batch.targets.counts)))
+            self.trained_images += len(batch.image_ids) * self.group.world
+        if self.schedule.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.detector.parameters(), self.schedule.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        return waited
+
+    def _no_sync(self, micro: int) -> AbstractContextManager[None]:
+        """Gradients are reduced with the last micro-batch only."""
+        last = micro == self.accumulation - 1
+        return nullcontext() if last or self.group.world == 1 else self.step_module.no_sync()  # type: ignore[operator]
+
+    def _watch(self, losses: dict[str, Tensor], loss: Tensor, positives: int) -> None:
+        """Add to the window and remember the first bad step, without waiting for the device."""
+        both = torch.stack([losses["loss_mask"].detach(), losses["loss_category"].detach()]).double()
+        self.window[:2] += both / self.accumulation
+        self.window[2] += positives / self.accumulation
+        bad = ~torch.isfinite(loss) & (self.bad_step < 0)
+        self.bad_step = torch.where(bad, self.step + 1, self.bad_step)
+
+    def _check_finite(self) -> None:
+        """Stop on a loss that was not finite since the last check; weights of that step are never saved."""
+        step = int(self.bad_step)
+        if self.group.any(step >= 0):
+            images = [i for number, ids in self.recent if number == step for i in ids]
+            where = f"step {step}, images {images}" if step >= 0 else "another process"
+            raise UserError(
+                f"the loss is not finite at {where}; the last checkpoint is from before. Lower schedule.lr, lengthen "
+                "schedule.warmup_steps, set schedule.clip_norm, or use precision fp32 or bf16"
+            )
+        self.recent.clear()
+
+    def _log(self, waited: float) -> None:
+        self._check_finite()
+        previous = (self.step - 1) // self.schedule.log_every * self.schedule.log_every
+        sums = [sum(values) for values in zip(*self.group.gather(self.window.tolist()), strict=True)]
+        self.window.zero_()
+        if not self.group.first:
+            return
+        mask, category, positives = (value / (self.step - previous) / self.group.world for value in sums)
+        self.journal.add("metrics.jsonl", {
+            "kind": "train", "step": self.step, "epoch": (self.step - 1) // self.steps_per_epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"], "loss": mask + category, "loss_mask": mask,
+            "loss_category": category, "positive_cells": positives,
+        })  # fmt: skip
+        self.last_loss = mask + category
+        self.journal.add("throughput.jsonl", {
+            "step": self.step, "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second(), 3),
+            "data_wait_seconds": round(waited, 4), "memory": memory.in_use(self.device),
+        })  # fmt: skip
+
+    last_loss: float | None = None
+
+    def _note(self) -> str:
+        loss = "" if self.last_loss is None else f", loss {self.last_loss:.3f}"
+        return f"epoch {(self.step - 1) // self.steps_per_epoch + 1}{loss}"
+
+    def images_per_second(self) -> float:
+        """Images trained per second of stepping, evaluations left out."""
+        return self.trained_images / self.seconds if self.seconds else 0.0
+
+    def peak_memory(self) -> dict[str, int | None]:
+        """Bytes at the highest: allocated and reserved on the device, resident on the host."""
+        return memory.peak(self.device)
+
+    def _evaluate_if_due(self) -> None:
+        """Validate at the end of an epoch where the schedule says so and the journal has no figures yet."""
+        epoch, rest = divmod(self.step, self.steps_per_epoch)
+        every = self.schedule.eval_every
+        last = epoch == self.schedule.epochs
+        if rest or not epoch or not (last or (every and epoch % every == 0)) or self.journal.evaluated(epoch):
+            return
+        self.detector.eval()
+        share = (self.group.rank, self.group.world)
+        mine = list(predict_split(
+            self.detector, self.validation_split, self.config, self.device, self.schedule.precision,
+            workers=0, label="validate" if self.group.first else None, share=share,
+        ))  # fmt: skip
+        self.detector.train()
+        parts = self.group.gather(mine)
+        if self.group.first:
+            predictions = self.out / "checkpoints" / "predictions.json"
+            write_json(predictions, [result for part in parts for result in part], indent=None)
+            figures = evaluate(predictions, self.validation_split.annotation_file)["metrics"]
+            self.journal.add("metrics.jsonl", {
+                "kind": "val", "step": self.step, "epoch": epoch, **{name: figures[name] for name in NAMES[:6]},
+            })  # fmt: skip
+            say(f"epoch {epoch}: mask AP {figures['AP'] or 0:.1f}")
+            self._write()
+        self.group.barrier()
+
+    def _save(self) -> None:
+        """Write the checkpoint of this step."""
+        self._check_finite()
+        windows = self.group.gather(self.window.tolist())
+        if self.group.first:
+            self._write(windows)
+        self.group.barrier()
+
+    def _write(self, windows: list[list[float]] | None = None) -> None:
+        save(
+            {
+                "kind": KIND, "identity": self.identity, "step": self.step, "seconds": self.seconds,
+                "resumes": self.resumes, "trained_images": self.trained_images, "world": self.group.world,
+                "windows": windows or [[0.0] * 3] * self.group.world, "journal": self.journal.text,
+                "detector": self.detector.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            },
+            self.checkpoint,
+        )  # fmt: skip
+
+    def _resume(self) -> Journal:
+        """Take up the checkpoint where there is one of this very run."""
+        if not self.checkpoint.exists():
+            return self._journal({})
+        state = load(self.checkpoint, KIND)
+        different = [key for key, value in self.identity.items() if state["identity"].get(key) != value]
+        if different:
+            say(
+                f"{self.checkpoint} is of another {', '.join(different)}; it is kept as stale.pth, training starts anew"
+            )
+            if self.group.first:
+                self.checkpoint.rename(self.checkpoint.with_name("stale.pth"))
+            self.group.barrier()
+            return self._journal({})
+        self.detector.load_state_dict(state["detector"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds, self.trained_images = state["step"], state["seconds"], state["trained_images"]
+        self.resumes = state["resumes"] + 1
+        if state["world"] == self.group.world:
+            self.window += torch.tensor(state["windows"][self.group.rank], device=self.device)
+        elif self.group.first:
+            self.window += torch.tensor(state["windows"], device=self.device).sum(0) * self.group.world / state["world"]
+        if self.group.first:
+            say(f"resuming from {self.checkpoint}: {self.step} of {self.steps} steps are done")
+        return self._journal(state["journal"])
+
+    def _journal(self, earlier: dict[str, str]) -> Journal:
+        """Only the first process writes; the others keep the text to know what is evaluated."""
+        return Journal(self.out, earlier, write=self.group.first)
