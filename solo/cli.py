@@ -7,9 +7,10 @@ pay for torch. A command module has `add_arguments(parser)` and `run(args)`.
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
-from solo import __version__
+from solo import __version__, progress
 from solo.errors import UserError
 
 COMMANDS: dict[str, str] = {
@@ -30,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "plan": "device-hours and wall time of a suite before anything is submitted",
 }
 
+MODULES = {"config": "suite"}  # commands whose module has another name
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 success, 2 a user's mistake, 130 interrupted)."""
@@ -43,17 +46,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         if name == command:
-            module = importlib.import_module(f"solo.{name}")
+            module = importlib.import_module(f"solo.{MODULES.get(name, name)}")
             module.add_arguments(sub)
+            sub.add_argument("--log", help="file to which progress and errors are appended as plain lines")
     args = parser.parse_args(argv)
+    if args.log:
+        progress.log_to(args.log)
     try:
         module.run(args)
     except UserError as error:
-        print(f"solo {command}: {error}", file=sys.stderr)
+        progress.say(f"solo {command}: {error}")
         return 2
     except KeyboardInterrupt:
-        print(f"solo {command}: interrupted; the same command goes on from here", file=sys.stderr)
+        progress.say(f"solo {command}: interrupted; the same command goes on from here")
         return 130
+    except Exception:
+        progress.write_log(traceback.format_exc())
+        raise
     return 0
 
 

@@ -53,7 +53,7 @@ class Group:
 def relaunch(devices: int) -> None:
     """Replace this process by torchrun with `devices` workers of the same command."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    os.execv(sys.executable, [*launcher, "-m", "solo.cli", *sys.argv[1:]])  # noqa: S606  no shell
+    os.execv(sys.executable, [*launcher, "-m", "solo.cli", *sys.argv[1:]])
 
 
 def join(device_type: str) -> Group:

@@ -1,5 +1,6 @@
 """What a run directory holds for an experiment store: parameters, tags, points and artifacts, in no store's terms."""
 
+import bisect
 import hashlib
 import json
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ class Entry:
     tags: dict[str, str]
     curves: dict[Point, float]
     timings: dict[Point, float]
-    clock: dict[int, float]  # seconds of training at a step, where known
+    clock: list[tuple[int, float]]  # steps, ascending, and the seconds of training that they took
     start: float  # seconds since the epoch
     end: float | None  # None: not evaluated yet
     trained: bool
@@ -61,7 +62,7 @@ class Entry:
                 **_results(parts),
             },
             timings={point: value for line in lines for point, value in _points("throughput", line)},
-            clock={line["step"]: line["seconds"] for line in lines if line.get("seconds") is not None},
+            clock=sorted((line["step"], line["seconds"]) for line in lines if line.get("seconds") is not None),
             start=(folder / "config.yaml").stat().st_mtime,
             end=done.stat().st_mtime if done.exists() else None,
             trained=parts["train"] is not None,
@@ -84,8 +85,8 @@ class Entry:
 
     def milliseconds(self, step: int) -> int:
         """When a step was done, in milliseconds since the epoch: the start where no clock line is near."""
-        passed = max((s for s in self.clock if s <= step), default=None)
-        return round(1000 * (self.start + (self.clock[passed] if passed is not None else 0)))
+        known = bisect.bisect_right(self.clock, step, key=lambda moment: moment[0])
+        return round(1000 * (self.start + (self.clock[known - 1][1] if known else 0)))
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

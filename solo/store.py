@@ -1,4 +1,4 @@
-"""An MLflow store, written so that doing it twice, at once or half changes nothing: the only module that imports mlflow.
+"""An MLflow store, written so that doing it twice, at once or half changes nothing. Only this module imports mlflow.
 
 A SQLite store is locked while one process writes: MLflow's own creation of a fresh store is a race that every process
 loses, and SQLite takes one writer at a time. A server orders its clients itself.
@@ -104,11 +104,16 @@ class Store:
         return first.info.run_id, set()
 
     def _experiment(self, suite: str) -> str:
+        from mlflow.exceptions import MlflowException
+
         found = self._client.get_experiment_by_name(suite)
         if found is None:
-            with contextlib.suppress(Exception):  # another client of a server made it meanwhile
-                self._client.create_experiment(suite, artifact_location=self._artifact_root(suite))
-            found = self._client.get_experiment_by_name(suite)
+            try:
+                return str(self._client.create_experiment(suite, artifact_location=self._artifact_root(suite)))
+            except MlflowException:
+                found = self._client.get_experiment_by_name(suite)
+                if found is None:  # not that another client of a server made it meanwhile
+                    raise
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)

@@ -38,7 +38,7 @@ MEMORY_UNIT = (
 SPEED_UNIT = (
     "Inf time: “printed” is the model card's column as it stands; “published” is mmdetection's metafile.yml, whose "
     "ms/image are converted as 1000 / ms. Published speeds are of a V100; ours of the device in its footnote, to "
-    "finished masks at batch 1. fps are never averaged over sources."
+    "finished masks at batch 1, so a difference is of machines as much as of code. Sources are never averaged."
 )
 
 

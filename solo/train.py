@@ -16,9 +16,9 @@ import torch
 from solo.artifacts import write_json
 from solo.checkpoint import Model, save_model
 from solo.config import RunConfig
+from solo.data import data_digest
 from solo.dataset import CocoSplit
 from solo.device import pick_device, set_threads
-from solo.digest import code_version, data_digest
 from solo.distributed import Group, join, leave, relaunch
 from solo.environment import environment
 from solo.errors import UserError
@@ -28,6 +28,7 @@ from solo.model.detector import build_detector
 from solo.pretrained import load_backbone
 from solo.progress import say
 from solo.stop import Interrupted, StopSignal
+from solo.version import code_version
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the state is saved, the same command goes on
 
