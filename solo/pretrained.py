@@ -6,13 +6,7 @@ import torch
 
 from solo.errors import UserError
 from solo.model.backbone import Backbone
-
-FILES = {
-    18: "resnet18-f37072fd.pth",
-    34: "resnet34-b627a593.pth",
-    50: "resnet50-0676ba61.pth",
-    101: "resnet101-63fe2227.pth",
-}  # torchvision ResNet*_Weights.IMAGENET1K_V1; what mmengine's torchvision://resnet50 resolves to
+from solo.sources import BACKBONES
 
 
 def load_backbone(backbone: Backbone, depth: int, folder: Path) -> None:
@@ -21,7 +15,7 @@ def load_backbone(backbone: Backbone, depth: int, folder: Path) -> None:
     Raises:
         UserError: the file is missing or does not fit.
     """
-    path = folder / FILES[depth]
+    path = folder / BACKBONES[f"resnet{depth}"].name
     if not path.is_file():
         raise UserError(
             f"no ImageNet weights at {path}: run `solo fetch resnet{depth} --out {folder}`, or train from scratch "

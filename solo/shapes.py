@@ -24,6 +24,14 @@ _DIRECTIONS = [
 ]
 _VISIBLE_PERCENT = 45  # of a whole shape, beyond the image's edge included
 _LARGE_VISIBLE_PERCENT = 85  # so that a disc or square drawn over 96² pixels stays over 96²
+_TYPICAL_PERCENT = 85  # of the objects that have their category's colour
+_TYPICAL_COLOURS = {
+    "disc": (40, 60, 215),
+    "square": (215, 130, 40),
+    "triangle": (40, 195, 215),
+    "star": (70, 190, 60),
+    "ring": (200, 60, 180),
+}  # BGR
 _TRIES = 12  # positions tried before a shape is left out
 
 IntArray = NDArray[np.int64]
@@ -143,7 +151,7 @@ def _cast(rng: np.random.RandomState, side: int, count: int) -> list[tuple[str, 
     for _ in range(count):
         draw = _integer(rng, 100)
         kind = kinds[_integer(rng, len(kinds))]
-        if draw < 30:
+        if draw < 20:
             low, high = 150, 250  # COCO's small, under 32² pixels at the default size
         elif draw < 78 or kind not in ("disc", "square", "ring"):
             low, high = 260, 620
@@ -176,12 +184,13 @@ class _Painter:
             needed = whole * percent // 100
             if mask.sum() >= needed and self._keeps_apart(shape) and self._keeps_visible(mask):
                 self._own(mask, needed, shape, crowd=False)
-                self._paint(shape, mask, self._colour())
+                self._paint(shape, mask, self._colour(kind))
                 return
 
     def add_crowd(self) -> None:
         kinds = list(CATEGORIES.values())
-        kind, colour = kinds[_integer(self.rng, len(kinds))], self._colour()
+        kind = kinds[_integer(self.rng, len(kinds))]
+        colour = self._colour(kind)
         side = min(self.width, self.height)
         spread, member = side // 4, side // 8
         x = spread + _integer(self.rng, self.width - 2 * spread)
@@ -223,14 +232,21 @@ class _Painter:
         self.needed.append(needed)
         self.centres.append((shape.x, shape.y))
 
-    def _colour(self) -> IntArray:
-        """A saturated colour, of six the one farthest from those already in the scene: (3,) BGR."""
+    def _colour(self, kind: str) -> IntArray:
+        """A saturated colour, of six the one farthest from those already in the scene: (3,) BGR.
+
+        Categories have a typical colour, as most of those in photographs have a typical look; a few objects differ.
+        """
+        typical = _integer(self.rng, 100) < _TYPICAL_PERCENT
         best, farthest = self.colours[0], -1
         for _ in range(6):
-            channels = [190 + _integer(self.rng, 60), 10 + _integer(self.rng, 60), _integer(self.rng, 256)]
-            turn, mirror = _integer(self.rng, 3), _integer(self.rng, 2)
-            channels = channels[turn:] + channels[:turn]
-            colour = np.array(channels[::-1] if mirror else channels, dtype=np.int64)
+            if typical:
+                colour = np.clip(np.array(_TYPICAL_COLOURS[kind]) + _integers(self.rng, -40, 41, 3), 0, 255)
+            else:
+                channels = [190 + _integer(self.rng, 60), 10 + _integer(self.rng, 60), _integer(self.rng, 256)]
+                turn, mirror = _integer(self.rng, 3), _integer(self.rng, 2)
+                channels = channels[turn:] + channels[:turn]
+                colour = np.array(channels[::-1] if mirror else channels, dtype=np.int64)
             distance = min(int(np.abs(colour - other).sum()) for other in self.colours)
             if distance > farthest:
                 best, farthest = colour, distance

@@ -25,6 +25,7 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # An outage is met by `solo track` itself; mlflow's own retries would block it for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -83,7 +84,7 @@ class Store:
         self._send(run_id, entry, missing)
         sent.update(missing)
         self._send_artifacts(run_id, entry)
-        if entry.end is not None:
+        if entry.end is not None and self._client.get_run(run_id).info.end_time != round(1000 * entry.end):
             self._client.set_terminated(run_id, "FINISHED", round(1000 * entry.end))
         return len(missing)
 

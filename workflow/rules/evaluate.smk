@@ -1,0 +1,72 @@
+# What a model is worth: predictions, AP, speed and pictures.
+localrules:
+    evaluate,
+    show,
+
+
+rule predict:
+    input:
+        model=f"{RUN}/model.pth",
+        data=f"{LAYOUT.results}/{{suite}}/data.json",
+    output:
+        f"{RUN}/predictions.json",
+    params:
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
+        device=LAYOUT.config.device,
+    threads: workflow.cores or 8
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    log:
+        f"{RUN}/logs/predict.log",
+    shell:
+        "solo predict --model {input.model:q} --data {params.data:q} --split val2017 --out {output:q} "
+        "--device {params.device} --threads {threads} --log {log:q}"
+
+
+rule evaluate:
+    input:
+        predictions=f"{RUN}/predictions.json",
+        annotations=lambda wildcards: ancient(LAYOUT.validation_file(wildcards.suite)),
+    output:
+        f"{RUN}/metrics.json",
+    log:
+        f"{RUN}/logs/evaluate.log",
+    shell:
+        "solo evaluate --predictions {input.predictions:q} --annotations {input.annotations:q} --out {output:q} "
+        "--log {log:q}"
+
+
+rule benchmark:
+    input:
+        model=f"{RUN}/model.pth",
+        data=f"{LAYOUT.results}/{{suite}}/data.json",
+    output:
+        f"{RUN}/speed.json",
+    params:
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
+        device=LAYOUT.config.device,
+    threads: workflow.cores or 8  # alone on the machine: another job's work would be in the figures
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    log:
+        f"{RUN}/logs/benchmark.log",
+    shell:
+        "solo benchmark --model {input.model:q} --data {params.data:q} --out {output:q} --device {params.device} "
+        "--threads {threads} --log {log:q}"
+
+
+rule show:
+    input:
+        predictions=f"{RUN}/predictions.json",
+        data=f"{LAYOUT.results}/{{suite}}/data.json",
+    output:
+        directory(f"{RUN}/overlays"),
+    params:
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
+    log:
+        f"{RUN}/logs/show.log",
+    shell:
+        "solo show --predictions {input.predictions:q} --data {params.data:q} --split val2017 --out {output:q} "
+        "--log {log:q}"

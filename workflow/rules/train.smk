@@ -1,0 +1,69 @@
+# From configuration to model.pth. A training depends on the content of its configuration, of its data and of the model's
+# code; config.yaml and data.json keep their bytes when only a comment changed, and then nothing is trained again.
+localrules:
+    config,
+
+
+PUBLISHED = "|".join(name for name in LAYOUT.suites if LAYOUT.is_published(name))
+TRAINED = "|".join(name for name in LAYOUT.suites if not LAYOUT.is_published(name))
+
+
+rule config:
+    input:
+        model=lambda wildcards: LAYOUT.model_file(wildcards.run),
+        suite=lambda wildcards: LAYOUT.files[wildcards.suite],
+    output:
+        f"{RUN}/config.yaml",
+    params:
+        setting=lambda wildcards: LAYOUT.setting_arguments(wildcards.suite, wildcards.run),
+    log:
+        f"{RUN}/logs/config.log",
+    shell:
+        "solo config --model {input.model:q} --suite {input.suite:q} --seed {wildcards.seed} "
+        "--setting {params.setting:q} --out {output:q} --log {log:q}"
+
+
+rule train:
+    input:
+        config=f"{RUN}/config.yaml",
+        data=f"{LAYOUT.results}/{{suite}}/data.json",
+        weights=lambda wildcards: ancient(LAYOUT.weights(wildcards.suite, wildcards.run)),
+    output:
+        model=f"{RUN}/model.pth",
+        summary=f"{RUN}/train.json",
+        metrics=f"{RUN}/metrics.jsonl",
+    params:
+        code=code_version(),
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
+        out=RUN,
+        weights=f"{LAYOUT.config.downloads}/weights",
+        device=LAYOUT.config.device,
+    threads: workflow.cores or 8
+    resources:
+        mem_mb=16000,
+        runtime=24 * 60,
+    wildcard_constraints:
+        suite=TRAINED,
+    log:
+        f"{RUN}/logs/train.log",
+    shell:
+        "solo train --config {input.config:q} --data {params.data:q} --out {params.out:q} "
+        "--weights {params.weights:q} --device {params.device} --threads {threads} --log {log:q}"
+
+
+rule convert:
+    input:
+        checkpoint=lambda wildcards: ancient(LAYOUT.checkpoint(wildcards.run)),
+        config=f"{RUN}/config.yaml",
+    output:
+        f"{RUN}/model.pth",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    wildcard_constraints:
+        suite=PUBLISHED,
+    log:
+        f"{RUN}/logs/convert.log",
+    shell:
+        "solo convert {input.checkpoint:q} --config {input.config:q} --out {output:q} --log {log:q}"
+
