@@ -53,6 +53,7 @@ class Head(Section):
     stacked_convs: Positive = Field(7, description="3x3 convolutions in each branch")
     feat_channels: Positive = Field(256, description="channels of each branch")
     norm_groups: Positive = Field(32, description="groups of the head's GroupNorm")
+    init_std: float = Field(0.01, gt=0, description="standard deviation of the convolutions' initial weights")
     coordinate_layers: int = Field(1, ge=0, description="first mask-branch convolutions that see coordinates")
 
     @model_validator(mode="after")

@@ -155,7 +155,9 @@ def _by_image(
 
 
 class TrainingSet(Dataset[TrainingSample]):
-    """Training images: those with an annotation (even a crowd or an unusable one, as in the reference) and a shorter side of at least `min_size`.
+    """Training images: those with an annotation and a shorter side of at least `min_size`.
+
+    An annotation that is a crowd or not usable counts, as in the reference (filter_empty_gt).
 
     Args:
         split: parsed annotations.

@@ -5,6 +5,8 @@ never share a table.
 """
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from solo.errors import UserError, unknown
 from solo.layers import describe
-from solo.suite import ZOO, Study, Suite, read_study, read_suite, resolve, run_name
 from solo.sources import BACKBONES, CHECKPOINTS
+from solo.suite import ZOO, Study, Suite, read_study, read_suite, resolve, run_name
 
 CONFIG = Path("workflow/config")
 
@@ -167,3 +169,13 @@ class Layout:
         """Where the cluster's accounting of jobs is, when there is any."""
         path = Path(".snakemake/submitit/accounting.jsonl")
         return f"--accounting {path}" if path.exists() else ""
+
+
+def parent(path: str, levels: int = 1) -> str:
+    """The folder `levels` above a file."""
+    return str(Path(path).parents[levels - 1])
+
+
+def use_this_python() -> None:
+    """Let the rules find the `solo` command that is installed beside this interpreter, activated or not."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

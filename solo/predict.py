@@ -112,8 +112,12 @@ def predict_split(
     data = TestSet(split, config.input)
     mine = Subset(data, range(share[0], len(data), share[1]))
     loader = DataLoader(
-        mine, batch_size=batch, collate_fn=collate_test, num_workers=min(workers, len(mine)), pin_memory=device.type == "cuda"
-    )  # fmt: skip
+        mine,
+        batch_size=batch,
+        collate_fn=collate_test,
+        num_workers=min(workers, len(mine)),
+        pin_memory=device.type == "cuda",
+    )
     ids = [category.id for category in split.categories]
     pending: deque[Future[list[Result]]] = deque()
     with Progress(label or "", len(mine), "images", quiet=label is None) as progress, ThreadPoolExecutor(1) as encoder:

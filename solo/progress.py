@@ -91,13 +91,11 @@ class Progress:
 
 def size(count: float) -> str:
     """A number of bytes for reading: 1.5 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
         count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        del units[0]
+    return f"{count:.0f} B" if units[0] == "B" else f"{count:.1f} {units[0]}"
 
 
 def clock(seconds: float) -> str:

@@ -2,26 +2,23 @@
 
     solo table --study workflow/config/ablations/grid.yaml --records ... --out-dir results/smoke/grid
 
-The study file names the study (`name`), the model it starts from (`base`) and, in `published`, the studies of
-results/published_ablations.csv to show; without `published`, the one of its own name. The records are the study's
-runs; one that was shared with the zoo has no setting and goes by its model's name.
+The records are the study's runs; they stand in the order of the study file.
 """
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from solo import plots
 from solo.artifacts import write_text
 from solo.compare import NOT_MEASURED, Record, no_comparison, protocol, spread, unique
-from solo.errors import UserError, unknown
 from solo.ledger import number_of, read_rows
 from solo.render import MISSING, Column, View, as_csv, markdown, page, signed
+from solo.suite import Study, read_study, read_suite, run_name
 
 COLUMNS = ("ours", "published", "Δ to base", "APs", "APm", "APl", "Suite", "Source")
 FIGURES = ("AP", "APs", "APm", "APl")
@@ -31,49 +28,30 @@ def write(file: Path, records: Sequence[Record], published: Path, folder: Path) 
     """Write table.md, table.csv, table.html and ablation.svg of the study in `file` into `folder`."""
     study = read_study(file)
     points = read_points(study, published)
-    measured = settings(records, study["base"])
-    seen = view(measured, points, study["base"])
-    title = f"Ablation study “{study['name']}” on {study['base']}"
+    known = labels(study, {record["suite"] for record in records}, file.parent.parent)
+    measured = settings(records, study.base, known)
+    seen = view(measured, points, study.base)
+    title = f"{study.title} ({study.base})"
     plot = _plot(title, measured, points)
     write_text(folder / "table.md", markdown(seen, title))
-    write_text(folder / "table.csv", as_csv(_values(measured, points, study["name"])))
+    write_text(folder / "table.csv", as_csv(_values(measured, points, study.name)))
     write_text(folder / "table.html", page("table.html.j2", title=title, view=seen, plot=Markup(plot)))
     write_text(folder / "ablation.svg", plots.standalone(plot))
     print(f"{folder / 'table.md'}: {len(measured)} settings, {len(points)} published points")
 
 
-def read_study(file: Path) -> dict[str, Any]:
-    """The study file; raises UserError where it cannot be read or lacks `base`. `name` defaults to the file's."""
-    try:
-        study = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(study, dict) or "base" not in study:
-        raise UserError(f"{file} is no study: it needs `base`, the model id that the settings start from")
-    return {"name": file.stem, **study}
-
-
-def read_points(study: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The published points of a study, in the order of the ledger.
-
-    Raises:
-        UserError: `published` names a study that the ledger does not have.
-    """
+def read_points(study: Study, path: Path) -> list[dict[str, Any]]:
+    """The published points of a study, in the order of the ledger; none where the ledger does not know the study."""
     rows = read_rows(path, ("study", "setting", "metric", "value", "source"))
-    known = list(dict.fromkeys(row["study"] for row in rows))
-    named = study.get("published")
-    wanted = ([study["name"]] if study["name"] in known else []) if named is None else named
-    for name in wanted:
-        if name not in known:
-            raise unknown("published study", name, known)
-    return [{**row, "value": number_of(row["value"], str(path))} for row in rows if row["study"] in wanted]
+    return [{**row, "value": number_of(row["value"], str(path))} for row in rows if row["study"] == study.name]
 
 
-def settings(records: Sequence[Record], base: str) -> list[dict[str, Any]]:
-    """One entry per suite and setting, the base first: label, figures over the seeds, difference to the base."""
-    ordered = sorted(unique(records), key=lambda r: (r["suite"], r["run"] != base, bool(r.get("setting")), r["run"]))
+def settings(records: Sequence[Record], base: str, known: dict[tuple[str, str], str]) -> list[dict[str, Any]]:
+    """One entry per suite and setting, in the study's order: label, figures over the seeds, difference to the base."""
+    place = {key: i for i, key in enumerate(known)}
+    ordered = sorted(
+        unique(records), key=lambda r: (r["suite"], place.get((r["suite"], r["run"]), len(place)), r["run"])
+    )
     entries: list[dict[str, Any]] = []
     for (suite, run), group in itertools.groupby(ordered, key=lambda r: (r["suite"], r["run"])):
         members = list(group)
@@ -82,7 +60,7 @@ def settings(records: Sequence[Record], base: str) -> list[dict[str, Any]]:
             {
                 "suite": suite,
                 "run": run,
-                "label": label(members[0]),
+                "label": label(members[0], known),
                 "model": members[0]["model"],
                 "seeds": [r["seed"] for r in members],
                 "protocol": protocol(members[0]),
@@ -99,12 +77,28 @@ def settings(records: Sequence[Record], base: str) -> list[dict[str, Any]]:
     return entries
 
 
-def label(record: Record) -> str:
-    """A setting in words: `grid_sizes=[12, 12, 12, 12, 12]`; the model's name where nothing is overridden."""
+def labels(study: Study, suites: Iterable[str], config: Path) -> dict[tuple[str, str], str]:
+    """Suite folder and run name to the label that the study file gives the setting.
+
+    A setting that equals a zoo model is that model's run and carries no setting of its own.
+    """
+    result = {}
+    for folder in suites:
+        path = config / "suites" / f"{folder}.yaml"
+        while not path.exists() and "-" in path.stem:  # a suite on data of one's own: <suite>-<data folder>
+            path = path.with_name(f"{path.stem.rpartition('-')[0]}.yaml")
+        if path.exists():
+            suite = read_suite(path)
+            for text, setting in study.settings(suite.name):
+                result[folder, run_name(study.base, setting, suite, config / "zoo")] = text
+    return result
+
+
+def label(record: Record, known: dict[tuple[str, str], str]) -> str:
+    """A setting in words: the study's label, else its overrides, else the model's name."""
     setting = record.get("setting") or {}
-    if not setting:
-        return str(record["model"])
-    return ", ".join(f"{key.rpartition('.')[2]}={json.dumps(value)}" for key, value in setting.items())
+    words = ", ".join(f"{key.rpartition('.')[2]}={json.dumps(value)}" for key, value in setting.items())
+    return known.get((record["suite"], record["run"])) or words or str(record["model"])
 
 
 def view(measured: Sequence[dict[str, Any]], points: Sequence[dict[str, Any]], base: str) -> View:

@@ -8,9 +8,12 @@ poll watches all jobs. `--submitit-cluster local` runs the same on one machine, 
 
 # mypy: disable-error-code=import-untyped
 # Snakemake reads the types of the settings at run time, so annotations must not be postponed in this file.
+import asyncio
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -73,6 +76,9 @@ class ExecutorSettings(ExecutorSettingsBase):
 class Executor(RemoteExecutor):
     """Snakemake's side of the plugin: what it calls, and nothing else; the work is in `Launcher`."""
 
+    # the thread that polls runs before __post_init__ is through
+    _launcher: Any = None
+
     def __post_init__(self) -> None:
         from snakemake_executor_plugin_submitit.launcher import Launcher
         from snakemake_executor_plugin_submitit.resources import Refusal
@@ -93,9 +99,8 @@ class Executor(RemoteExecutor):
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Report what has ended, yield the rest."""
-        for job_info in self._launcher.check(active_jobs):
+        for job_info in self._launcher.check(active_jobs) if self._launcher else active_jobs:
             yield job_info
-        self.next_seconds_between_status_checks = self._launcher.pause
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel everything this process has submitted, whether Snakemake lists it at this moment or not."""
@@ -103,7 +108,10 @@ class Executor(RemoteExecutor):
 
     async def sleep(self) -> None:
         """The pause between polls, cut short by the end of the workflow."""
-        await self._launcher.rest(lambda: self.wait)
+        pause = self._launcher.pause if self._launcher else 1.0
+        deadline = time.monotonic() + pause
+        while self.wait and (left := deadline - time.monotonic()) > 0:
+            await asyncio.sleep(min(0.2, left))
 
     def handle_job_success(self, job: JobExecutorInterface) -> None:
         """Snakemake has recorded the outputs: only now may the ledger forget the job."""
@@ -114,7 +122,8 @@ class Executor(RemoteExecutor):
 
     def shutdown(self) -> None:
         super().shutdown()
-        self._launcher.flush()
+        if self._launcher:
+            self._launcher.flush()
 
     def additional_general_args(self) -> str:
         """The inner Snakemake says no more than what went wrong: its stderr is quoted in the error message."""

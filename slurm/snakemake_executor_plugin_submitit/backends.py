@@ -6,6 +6,7 @@ A backend submits tasks, finds a submission by name, cancels, and polls; the exe
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import shutil
@@ -39,7 +40,6 @@ class Backend(Protocol):
     """What the executor asks of a cluster."""
 
     name: str
-    largest_array: int
 
     def check(self, request: Request) -> None: ...
     def submit(self, tasks: list[RuleTask], request: Request, name: str) -> str: ...
@@ -48,6 +48,8 @@ class Backend(Protocol):
     def log(self, job_id: str, rank: int) -> Path: ...
     def cancel(self, job_ids: list[str], names: list[str]) -> list[str]: ...
     def poll(self, job_ids: Iterable[str]) -> dict[str, Verdict]: ...
+    @property
+    def largest_array(self) -> int: ...
     @property
     def pause(self) -> float: ...
 
@@ -69,7 +71,6 @@ class SlurmBackend:
         self.max_requeues = max_requeues
         self._submitit = submitit
         self._partitions: dict[str, Partition] | None = None
-        self.largest_array = self._largest_array()
 
     @property
     def pause(self) -> float:
@@ -140,7 +141,9 @@ class SlurmBackend:
     def _paths(self, job_id: str, rank: int) -> Any:
         return self._submitit.core.utils.JobPaths(self.logs, job_id=job_id, task_id=rank)
 
-    def _largest_array(self) -> int:
+    @functools.cached_property
+    def largest_array(self) -> int:
+        """How many jobs an array may have: MaxArraySize counts from 0."""
         with contextlib.suppress(CommandFailed):
             found = re.search(r"MaxArraySize\s*=\s*(\d+)", self.run(["scontrol", "show", "config"]))
             if found:

@@ -3,7 +3,6 @@
 # mypy: disable-error-code=import-untyped
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 import uuid
@@ -99,12 +98,6 @@ class Launcher:
             else:
                 left.append(info)
         return left
-
-    async def rest(self, wanted: Callable[[], bool]) -> None:
-        """Sleep until the next poll is due or nothing is wanted any more."""
-        deadline = time.monotonic() + self.pause
-        while wanted() and (left := deadline - time.monotonic()) > 0:
-            await asyncio.sleep(min(0.2, left))
 
     def retire(self, job: Any, outcome: str) -> None:
         """Snakemake is done with the job; written to the ledger with the next batch."""

@@ -79,7 +79,7 @@ class GridHead(nn.Module):
 
     def __init__(self, head: config.Head, in_channels: int, mask_axes: tuple[slice, ...]) -> None:
         super().__init__()
-        self.grid_sizes = head.grid_sizes
+        self.grid_sizes, self.init_std = head.grid_sizes, head.init_std
         self.category_branch = nn.ModuleList(
             ConvNorm(in_channels if i == 0 else head.feat_channels, head.feat_channels, head.norm_groups)
             for i in range(head.stacked_convs)
@@ -88,10 +88,10 @@ class GridHead(nn.Module):
         self.mask_branches = nn.ModuleList(MaskBranch(head, in_channels, axes) for axes in mask_axes)
 
     def initialize(self) -> None:
-        """Convolutions N(0, 0.01), biases of every output at the prior (mmdetection SOLOHead init_cfg)."""
+        """Convolutions N(0, init_std), biases of every output at the prior (mmdetection SOLOHead init_cfg)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
+                nn.init.normal_(module.weight, std=self.init_std)
                 if module.bias is not None:
                     nn.init.constant_(module.bias, -torch.log(torch.tensor((1 - PRIOR) / PRIOR)).item())
 

@@ -11,7 +11,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=$lab/run/munge.sock,cred_expire=4
+AuthInfo=socket=$lab/run/munge.sock,cred_expire=6
 StateSaveLocation=$lab/state
 SlurmdSpoolDir=$lab/spool/%n
 SlurmctldPidFile=$lab/run/slurmctld.pid
@@ -36,7 +36,7 @@ $controller_parameters
 SlurmctldTimeout=30
 SlurmdTimeout=20
 ReturnToService=1
-KillWait=2
+KillWait=3
 MinJobAge=300
 InactiveLimit=0
 Waittime=0

@@ -147,11 +147,15 @@ rule count:
     assert [workflow.sacct(i) for i in workflow.job_ids()] == [["FAILED"], ["COMPLETED"]]
 
 
-def test_a_submission_that_lost_its_process_halfway_never_runs(workflow: Workflow) -> None:
+def test_a_submission_that_lost_its_process_halfway_never_runs(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The main process died after sbatch had taken the job and before anything was noted of it."""
     write_count(workflow, goal=10)
     key = job_key("count", ["done.txt"], "[]")
-    (entry,) = Ledger(workflow.state / "ledger.jsonl").intend([(key, "")], "abc", "count-abc", "slurm")
+    with monkeypatch.context() as dead:
+        dead.setattr(os, "getpid", lambda: 2**22 + 1)  # more than any process id of Linux
+        (entry,) = Ledger(workflow.state / "ledger.jsonl").intend([(key, "")], "abc", "count-abc", "slurm")
     stray = workflow.slurm("sbatch", "--parsable", "-J", entry.name, "-o", "/dev/null", "--wrap", "sleep 300").strip()
     run = workflow.run("done.txt")
     assert run.returncode == 0, run.stdout

@@ -20,7 +20,10 @@ from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.watcher import Record, Verdict
 from snakemake_executor_plugin_submitit.worker import node_address
 
-CATCHER = "import signal, time; signal.signal(signal.SIGUSR2, lambda *_: exit(75)); print('ready', flush=True); time.sleep(60)"
+CATCHER = (
+    "import signal, time; signal.signal(signal.SIGUSR2, lambda *_: exit(75)); "
+    "print('ready', flush=True); time.sleep(60)"
+)
 
 
 @pytest.fixture

@@ -67,8 +67,8 @@ class Workflow:
 
     def finish(self, process: subprocess.Popen[str], timeout: float = 90) -> str:
         """Wait for a started workflow to succeed; what it printed."""
-        status = process.wait(timeout)
-        assert status == 0, self.log.read_text()
+        self.until(lambda: process.poll() is not None, timeout, "the workflow to end")
+        assert process.returncode == 0, self.log.read_text()
         return self.log.read_text()
 
     @property

@@ -4,9 +4,10 @@ for STUDY, SPEC in LAYOUT.studies().items():
     rule:
         name:
             f"ablation_{STUDY}"
-        localrule: True
         input:
-            records=[f"{run}/record.json" for run in LAYOUT.study_dirs(LAYOUT.chosen, SPEC)],
+            records=[
+                f"{run}/record.json" for run in LAYOUT.study_dirs(LAYOUT.chosen, SPEC)
+            ],
             study=f"workflow/config/ablations/{STUDY}.yaml",
             published="results/published_ablations.csv",
         output:
@@ -16,10 +17,13 @@ for STUDY, SPEC in LAYOUT.studies().items():
                 caption="../report/ablation.rst",
                 category="Ablations",
             ),
-        params:
-            out=f"{LAYOUT.results}/{LAYOUT.chosen}/ablation_{STUDY}",
         log:
             f"{LAYOUT.results}/{LAYOUT.chosen}/logs/ablation_{STUDY}.log",
+        localrule: True
+        conda:
+            "../../environment.yml"
+        params:
+            out=lambda wildcards, output: parent(output[0]),
         shell:
             "solo table --study {input.study:q} --records {input.records:q} --published {input.published:q} "
             "--out-dir {params.out:q} --log {log:q}"

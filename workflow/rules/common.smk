@@ -1,14 +1,10 @@
-# Names and paths that the rules share; what there is to run is decided in solo/plan_runs.py, not here.
-import os
-import sys
-
-from solo.layout import Layout
+# Names and paths that the rules share; what there is to run is decided in solo/layout.py, not here.
+from solo.layout import Layout, parent, use_this_python
 from solo.version import code_version
 
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-
+use_this_python()
 LAYOUT = Layout(config, workflow.basedir)
-RUN = LAYOUT.results + "/{suite}/{run}/seed{seed}"
+RUN = f"{LAYOUT.results}/{{suite}}/{{run}}/seed{{seed}}"
 
 
 wildcard_constraints:

@@ -10,15 +10,17 @@ rule predict:
         data=f"{LAYOUT.results}/{{suite}}/data.json",
     output:
         f"{RUN}/predictions.json",
-    params:
-        data=lambda wildcards: LAYOUT.data(wildcards.suite),
-        device=LAYOUT.config.device,
+    log:
+        f"{RUN}/logs/predict.log",
+    conda:
+        "../../environment.yml"
     threads: workflow.cores or 8
     resources:
         mem_mb=16000,
         runtime=120,
-    log:
-        f"{RUN}/logs/predict.log",
+    params:
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
+        device=LAYOUT.config.device,
     shell:
         "solo predict --model {input.model:q} --data {params.data:q} --split val2017 --out {output:q} "
         "--device {params.device} --threads {threads} --log {log:q}"
@@ -32,6 +34,8 @@ rule evaluate:
         f"{RUN}/metrics.json",
     log:
         f"{RUN}/logs/evaluate.log",
+    conda:
+        "../../environment.yml"
     shell:
         "solo evaluate --predictions {input.predictions:q} --annotations {input.annotations:q} --out {output:q} "
         "--log {log:q}"
@@ -43,15 +47,17 @@ rule benchmark:
         data=f"{LAYOUT.results}/{{suite}}/data.json",
     output:
         f"{RUN}/speed.json",
-    params:
-        data=lambda wildcards: LAYOUT.data(wildcards.suite),
-        device=LAYOUT.config.device,
+    log:
+        f"{RUN}/logs/benchmark.log",
+    conda:
+        "../../environment.yml"
     threads: workflow.cores or 8  # alone on the machine: another job's work would be in the figures
     resources:
         mem_mb=16000,
         runtime=60,
-    log:
-        f"{RUN}/logs/benchmark.log",
+    params:
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
+        device=LAYOUT.config.device,
     shell:
         "solo benchmark --model {input.model:q} --data {params.data:q} --out {output:q} --device {params.device} "
         "--threads {threads} --log {log:q}"
@@ -63,10 +69,12 @@ rule show:
         data=f"{LAYOUT.results}/{{suite}}/data.json",
     output:
         directory(f"{RUN}/overlays"),
-    params:
-        data=lambda wildcards: LAYOUT.data(wildcards.suite),
     log:
         f"{RUN}/logs/show.log",
+    conda:
+        "../../environment.yml"
+    params:
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
     shell:
         "solo show --predictions {input.predictions:q} --data {params.data:q} --split val2017 --out {output:q} "
         "--log {log:q}"

@@ -16,11 +16,13 @@ rule record:
         data=f"{LAYOUT.results}/{{suite}}/data.json",
     output:
         f"{RUN}/record.json",
-    params:
-        run=RUN,
-        accounting=LAYOUT.accounting_arguments(),
     log:
         f"{RUN}/logs/record.log",
+    conda:
+        "../../environment.yml"
+    params:
+        run=lambda wildcards, output: parent(output[0]),
+        accounting=LAYOUT.accounting_arguments(),
     shell:
         "solo record --run {params.run:q} --data {input.data:q} {params.accounting} --out {output:q} --log {log:q}"
 
@@ -30,10 +32,12 @@ rule track:
         lambda wildcards: LAYOUT.records(wildcards.suite),
     output:
         touch(f"{LAYOUT.results}/{{suite}}/tracked"),
-    params:
-        runs=lambda wildcards: LAYOUT.run_dirs(wildcards.suite),
     log:
         f"{LAYOUT.results}/{{suite}}/logs/track.log",
+    conda:
+        "../../environment.yml"
+    params:
+        runs=lambda wildcards: LAYOUT.run_dirs(wildcards.suite),
     shell:
         "solo track {params.runs:q} --log {log:q}"
 
@@ -50,10 +54,12 @@ rule make_table:
         ),
         f"{LAYOUT.results}/{{suite}}/table.md",
         f"{LAYOUT.results}/{{suite}}/table.csv",
-    params:
-        out=f"{LAYOUT.results}/{{suite}}",
     log:
         f"{LAYOUT.results}/{{suite}}/logs/table.log",
+    conda:
+        "../../environment.yml"
+    params:
+        out=lambda wildcards, output: parent(output[0]),
     shell:
         "solo table --records {input.records:q} --published {input.published:q} --out-dir {params.out:q} --log {log:q}"
 
@@ -70,10 +76,12 @@ rule make_report:
             caption="../report/report.rst",
             category="Results",
         ),
-    params:
-        tables=f"{LAYOUT.results}/{{suite}}",
     log:
         f"{LAYOUT.results}/{{suite}}/logs/report.log",
+    conda:
+        "../../environment.yml"
+    params:
+        tables=lambda wildcards, input: parent(input.table),
     shell:
         "solo report --records {input.records:q} --published {input.published:q} --table-dir {params.tables:q} "
         "--out {output:q} --log {log:q}"
@@ -81,10 +89,14 @@ rule make_report:
 
 rule make_plan:
     input:
-        lambda wildcards: [f"{run}/config.yaml" for run in LAYOUT.run_dirs(wildcards.suite)],
+        lambda wildcards: [
+            f"{run}/config.yaml" for run in LAYOUT.run_dirs(wildcards.suite)
+        ],
     output:
         f"{LAYOUT.results}/{{suite}}/plan.md",
     log:
         f"{LAYOUT.results}/{{suite}}/logs/plan.log",
+    conda:
+        "../../environment.yml"
     shell:
         "solo plan --configs {input:q} --out {output:q} --log {log:q}"

@@ -14,10 +14,14 @@ rule config:
         suite=lambda wildcards: LAYOUT.files[wildcards.suite],
     output:
         f"{RUN}/config.yaml",
-    params:
-        setting=lambda wildcards: LAYOUT.setting_arguments(wildcards.suite, wildcards.run),
     log:
         f"{RUN}/logs/config.log",
+    conda:
+        "../../environment.yml"
+    params:
+        setting=lambda wildcards: LAYOUT.setting_arguments(
+            wildcards.suite, wildcards.run
+        ),
     shell:
         "solo config --model {input.model:q} --suite {input.suite:q} --seed {wildcards.seed} "
         "--setting {params.setting:q} --out {output:q} --log {log:q}"
@@ -27,25 +31,29 @@ rule train:
     input:
         config=f"{RUN}/config.yaml",
         data=f"{LAYOUT.results}/{{suite}}/data.json",
-        weights=lambda wildcards: ancient(LAYOUT.weights(wildcards.suite, wildcards.run)),
+        weights=lambda wildcards: ancient(
+            LAYOUT.weights(wildcards.suite, wildcards.run)
+        ),
     output:
         model=f"{RUN}/model.pth",
         summary=f"{RUN}/train.json",
         metrics=f"{RUN}/metrics.jsonl",
-    params:
-        code=code_version(),
-        data=lambda wildcards: LAYOUT.data(wildcards.suite),
-        out=RUN,
-        weights=f"{LAYOUT.config.downloads}/weights",
-        device=LAYOUT.config.device,
+    log:
+        f"{RUN}/logs/train.log",
+    wildcard_constraints:
+        suite=TRAINED,
+    conda:
+        "../../environment.yml"
     threads: workflow.cores or 8
     resources:
         mem_mb=16000,
         runtime=24 * 60,
-    wildcard_constraints:
-        suite=TRAINED,
-    log:
-        f"{RUN}/logs/train.log",
+    params:
+        code=code_version(),
+        data=lambda wildcards: LAYOUT.data(wildcards.suite),
+        out=lambda wildcards, output: parent(output[0]),
+        weights=f"{LAYOUT.config.downloads}/weights",
+        device=LAYOUT.config.device,
     shell:
         "solo train --config {input.config:q} --data {params.data:q} --out {params.out:q} "
         "--weights {params.weights:q} --device {params.device} --threads {threads} --log {log:q}"
@@ -57,13 +65,14 @@ rule convert:
         config=f"{RUN}/config.yaml",
     output:
         f"{RUN}/model.pth",
+    log:
+        f"{RUN}/logs/convert.log",
+    wildcard_constraints:
+        suite=PUBLISHED,
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=4000,
         runtime=30,
-    wildcard_constraints:
-        suite=PUBLISHED,
-    log:
-        f"{RUN}/logs/convert.log",
     shell:
         "solo convert {input.checkpoint:q} --config {input.config:q} --out {output:q} --log {log:q}"
-

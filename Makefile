@@ -1,0 +1,51 @@
+# `make table` and `make test` set up what they need on a fresh machine; both need Python 3.11 or newer with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
+# One run at a time in this folder; a lock that a killed run left behind is then safe to remove.
+ALONE := flock --close .make.lock sh -c
+
+.PHONY: table report test check clean bench parity
+
+table: $(VENV)/installed
+	@$(ALONE) '$(SNAKEMAKE) --unlock --quiet all 2> /dev/null; $(SNAKEMAKE) table --quiet rules host'
+	@cat results/smoke/table.md
+	@echo; echo "report: results/smoke/report.html    experiments: $(BIN)/mlflow ui --backend-store-uri sqlite:///results/mlflow.db"
+
+report: table
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(SNAKEMAKE) --lint
+
+bench: $(VENV)/installed-parity
+	$(BIN)/python -m tests.parity.bench --device cpu --out results/measured/bench_cpu.json
+
+parity: $(VENV)/installed-parity
+	$(BIN)/python -m pytest tests/parity -m parity
+
+clean:
+	rm -rf results/smoke results/smoke-* results/logs data/synth .snakemake
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-parity: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,parity]'
+	@touch $@
