@@ -7,7 +7,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 # One run at a time in this folder; a lock that a killed run left behind is then safe to remove.
 ALONE := flock --close .make.lock sh -c
 
-.PHONY: table report test check clean bench parity
+.PHONY: table report test test-slow check clean bench parity
 
 table: $(VENV)/installed
 	@$(ALONE) '$(SNAKEMAKE) --unlock --quiet all 2> /dev/null; $(SNAKEMAKE) table --quiet rules host'
@@ -17,7 +17,11 @@ table: $(VENV)/installed
 report: table
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow and not parity"
+
+# minutes of training, and the comparison with the living peer
+test-slow: $(VENV)/installed-parity
+	$(BIN)/python -m pytest -m "slow or parity"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -30,7 +34,7 @@ bench: $(VENV)/installed-parity
 	$(BIN)/python -m tests.parity.bench --device cpu --out results/measured/bench_cpu.json
 
 parity: $(VENV)/installed-parity
-	$(BIN)/python -m pytest tests/parity -m parity
+	$(BIN)/python -m pytest tests/parity
 
 clean:
 	rm -rf results/smoke results/smoke-* results/logs data/synth .snakemake

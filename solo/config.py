@@ -28,7 +28,7 @@ class Backbone(Section):
     """ResNet and its feature pyramid."""
 
     depth: Literal[18, 34, 50, 101] = Field(50, description="ResNet depth")
-    width: float = Field(1.0, gt=0, le=4, description="multiplier of the residual stages' channels")
+    width: float = Field(1.0, gt=0, le=4, description="multiplier of all channels")
     norm: Literal["frozen_bn", "bn", "gn"] = Field(
         "frozen_bn",
         description="frozen_bn: stored statistics, trainable affine (the reference); bn, gn: train from scratch",

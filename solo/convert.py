@@ -8,6 +8,7 @@ optimizer's state, and nothing of them is ever executed.
 
 import argparse
 import collections
+import importlib
 import pickle
 import re
 from pathlib import Path
@@ -93,12 +94,12 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is truncated, damaged or no checkpoint.
     """
+    multiarray = importlib.import_module("numpy._core.multiarray")  # not numpy's public face; pickles name it
     allowed: list[Any] = [
         collections.deque, collections.OrderedDict, collections.defaultdict, np.dtype, np.ndarray, set,
         *(type(np.dtype(t)) for t in ("float64", "float32", "int64", "int32", "bool")),
-        (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-        np._core.multiarray._reconstruct, np._core.multiarray.scalar,
+        *((getattr(multiarray, name), f"{module}.multiarray.{name}")
+          for name in ("_reconstruct", "scalar") for module in ("numpy.core", "numpy._core")),
         (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
     ]  # fmt: skip
     try:

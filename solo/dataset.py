@@ -123,11 +123,15 @@ class CocoSplit:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Decode image number `index`: (h, w, 3) uint8, B G R (OpenCV, as the reference)."""
-        path = self.root / self.split / self.images[index].file_name
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise UserError(f"cannot decode image {path}: it is missing or damaged")
-        return pixels.astype(np.uint8, copy=False)
+        return read_image(self.root / self.split / self.images[index].file_name)
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Decode an image file: (h, w, 3) uint8, B G R; raises UserError where it cannot be."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise UserError(f"cannot decode image {path}: it is missing or damaged")
+    return pixels.astype(np.uint8, copy=False)
 
 
 def _by_image(
@@ -189,7 +193,7 @@ class TrainingSet(Dataset[TrainingSample]):
         """Whether each image is at least as wide as high (the reference's aspect-ratio groups)."""
         return [self.split.images[i].width >= self.split.images[i].height for i in self.indices]
 
-    def __getitem__(self, key: tuple[int, int]) -> TrainingSample:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> TrainingSample:
         """The sample of (epoch, index)."""
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -205,8 +209,8 @@ def training_sample(
     image_id: int, pixels: NDArray[np.uint8], annotations: list[Annotation], scale: tuple[int, int], flip: bool
 ) -> TrainingSample:
     """Resize and flip one image with its objects; crowds and objects without a valid polygon are left out."""
-    original = pixels.shape[:2]
-    size = resized_size(*original, scale)
+    original: tuple[int, int] = pixels.shape[0], pixels.shape[1]
+    size = resized_size(original[0], original[1], scale)
     resize = MaskResizer(original, size, flip)
     boxes, labels, masks = [], [], []
     for ann in annotations:
@@ -249,6 +253,6 @@ class TestSet(Dataset[TestSample]):
 
     def __getitem__(self, index: int) -> TestSample:
         pixels = self.split.read(index)
-        original = pixels.shape[0], pixels.shape[1]
-        size = resized_size(*original, self.settings.image_scale)
+        original: tuple[int, int] = pixels.shape[0], pixels.shape[1]
+        size = resized_size(original[0], original[1], self.settings.image_scale)
         return TestSample(self.split.images[index].id, resize_image(pixels, size), original)

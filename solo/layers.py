@@ -73,7 +73,8 @@ def load(path: str | Path, *layers: Mapping[str, Any]) -> RunConfig:
     sections = data.pop("config", data)
     for layer in layers:
         sections = merge(sections, layer)
-    return build({"name": Path(path).stem, **header, "config": sections}, str(path))
+    whole: dict[str, Any] = {"name": Path(path).stem, "config": sections}
+    return build(whole | header, str(path))
 
 
 def build(data: Mapping[str, Any], where: str) -> RunConfig:

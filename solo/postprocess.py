@@ -77,6 +77,9 @@ def find_candidates(grids: list[Tensor], test: Test) -> Candidates:
 class MaskSource:
     """Masks of one image's cells at stride 4, computed on demand.
 
+    The factors of the decoupled heads belong to columns and rows and are few: each level's are computed once, when
+    its first mask is asked for. The masks of SOLO's cells are computed anew each time.
+
     Args:
         head: the detector's head.
         features: per level, the image's last hidden maps (each (F, h, w)); None where no cell is wanted.
@@ -85,6 +88,7 @@ class MaskSource:
 
     def __init__(self, head: GridHead, features: list[MaskFeatures | None], size: tuple[int, int]) -> None:
         self.head, self.features, self.size = head, features, size
+        self.lines: dict[int, list[Tensor]] = {}
 
     def __call__(self, levels: Tensor, cells: Tensor) -> Tensor:
         """Probabilities of the cells' masks: (n, *size) float32, in the order given."""
@@ -92,18 +96,25 @@ class MaskSource:
         for level, features in enumerate(self.features):
             rows = (levels == level).nonzero()[:, 0]
             if len(rows) and features is not None:
-                masks[rows] = self.level_masks(level, features, cells[rows])
+                factors = self.factors(level, features, cells[rows])
+                masks[rows] = factors[0] if len(factors) == 1 else factors[0] * factors[1]
         return masks
 
-    def level_masks(self, level: int, features: MaskFeatures, cells: Tensor) -> Tensor:
-        """(n, *size) probabilities; each factor is resized after its sigmoid, as in the reference."""
-        factors = []
-        for logits, index in self.head.mask_maps(level, features, cells):
-            maps = logits.float().sigmoid()
-            if maps.shape[1:] != self.size:
-                maps = F.interpolate(maps[None], size=self.size, mode="bilinear")[0]
-            factors.append(maps[index])
-        return factors[0] if len(factors) == 1 else factors[0] * factors[1]
+    def factors(self, level: int, features: MaskFeatures, cells: Tensor) -> list[Tensor]:
+        """The factors of the masks, (n, *size) each, resized after the sigmoid as in the reference."""
+        if not self.head.by_lines:
+            return [self.resized(maps.logits)[maps.cells] for maps in self.head.mask_maps(level, features, cells)]
+        size = self.head.grid_sizes[level]
+        if level not in self.lines:
+            diagonal = torch.arange(size, device=cells.device) * (size + 1)  # one cell of every column and row
+            self.lines[level] = [self.resized(maps.logits) for maps in self.head.mask_maps(level, features, diagonal)]
+        columns, rows = self.lines[level]
+        return [columns[cells % size], rows[cells // size]]
+
+    def resized(self, logits: Tensor) -> Tensor:
+        """(u, h, w) logits to (u, *size) float32 probabilities."""
+        maps = logits.float().sigmoid()
+        return maps if maps.shape[1:] == self.size else F.interpolate(maps[None], size=self.size, mode="bilinear")[0]
 
 
 def select(candidates: Candidates, source: MaskSource, strides: tuple[int, ...], test: Test) -> Instances:
@@ -116,7 +127,10 @@ def select(candidates: Candidates, source: MaskSource, strides: tuple[int, ...],
         test: thresholds, kernel and chunk.
     """
     limits = torch.tensor(strides, device=candidates.scores.device)[candidates.levels]
-    bits, areas, scores, rows = [], [], [], []
+    bits: list[Tensor] = []
+    areas: list[Tensor] = []
+    scores: list[Tensor] = []
+    rows: list[Tensor] = []
     for start in range(0, len(candidates.scores), test.chunk):
         part = slice(start, start + test.chunk)
         if _cannot_enter(candidates.scores[start], scores, test.nms_pre):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solo.artifacts import atomic, read_json
-from solo.dataset import CocoSplit
+from solo.dataset import CocoSplit, read_image
 from solo.errors import UserError
 from solo.transforms import decode_segmentation
 
@@ -109,9 +109,7 @@ def file_overlays(model_path: str, files: list[str], threshold: float) -> dict[s
     model = load_model(model_path)
     config, pictures = model.run.config, {}
     for name in files:
-        pixels = cv2.imread(name, cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise UserError(f"cannot decode image {name}: it is missing or damaged")
+        pixels = read_image(name)
         original = pixels.shape[0], pixels.shape[1]
         size = resized_size(*original, config.input.image_scale)
         batch = collate_test([TestSample(0, resize_image(pixels, size), original)])

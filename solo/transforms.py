@@ -122,7 +122,7 @@ class MaskResizer:
 def _weights(indices: NDArray[np.int64], size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return (
         np.bincount(indices, minlength=size).astype(np.float64),
-        np.bincount(indices, weights=np.arange(len(indices)), minlength=size),
+        np.bincount(indices, weights=np.arange(len(indices)), minlength=size).astype(np.float64),
     )
 
 

@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 
 from solo import __version__
@@ -161,12 +162,12 @@ def _extent(url: str, response: http.client.HTTPResponse, offset: int) -> tuple[
     return 0, int(length) if length.isdigit() else None
 
 
-def _range_total(headers: http.client.HTTPMessage) -> int | None:
+def _range_total(headers: Message) -> int | None:
     found = re.fullmatch(r"bytes \*/(\d+)", headers.get("Content-Range", ""))
     return int(found[1]) if found else None
 
 
-def _validator(headers: http.client.HTTPMessage) -> str:
+def _validator(headers: Message) -> str:
     """The strong ETag, else the date; a weak ETag does not promise equal bytes."""
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
@@ -181,7 +182,7 @@ def _status_error(url: str, error: urllib.error.HTTPError) -> Exception:
     return UserError(f"{said}; check the address, the proxy and what you may read there, or name a --mirror")
 
 
-def _retry_after(headers: http.client.HTTPMessage) -> float:
+def _retry_after(headers: Message) -> float:
     """Seconds to wait by the Retry-After header, in either of its forms; 0 without one, 300 at most."""
     value = headers.get("Retry-After", "")
     if value.isdigit():

@@ -120,6 +120,11 @@ class Executor(RemoteExecutor):
     def handle_job_error(self, job: JobExecutorInterface) -> None:
         self._launcher.retire(job, "failed")
 
+    def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
+        if msg and job_info.job.is_group():
+            self.logger.error(msg)  # Snakemake prints no message for a group
+        super().print_job_error(job_info, msg=msg, **kwargs)
+
     def shutdown(self) -> None:
         super().shutdown()
         if self._launcher:

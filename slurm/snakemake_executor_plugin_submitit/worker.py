@@ -140,6 +140,12 @@ class _Rank:
             time.sleep(LINGER_SECONDS)
             return
         self._await_other_ranks()
+        state = _job_fields().get("JobState", "RUNNING")
+        if state != "RUNNING":
+            # cancelled while it was saving: a requeue would bring it back to life
+            self.terminated = True
+            _say(f"rank 0: the job is {state}; not requeueing it")
+            return
         _say(f"rank 0: the rule ended with status {status} after the signal; requeueing the job")
         self._requeue_until_accepted()
 
@@ -257,9 +263,16 @@ def node_address(name: str) -> str:
 
 def _is_being_preempted() -> bool:
     """Whether SLURM, which sent TERM, still runs the job and has noted when it was preempted."""
-    job_id = os.environ.get("SLURM_JOB_ID")
-    fields = dict(w.partition("=")[::2] for w in _scontrol("show", "job", "-o", job_id).split()) if job_id else {}
+    fields = _job_fields()
     return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") not in ("None", "N/A")
+
+
+def _job_fields() -> dict[str, str]:
+    """What the controller says of this job; empty where there is none or it does not answer."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if not job_id:
+        return {}
+    return {key: value for key, _, value in (w.partition("=") for w in _scontrol("show", "job", "-o", job_id).split())}
 
 
 def _scontrol(*words: str) -> str:

@@ -41,7 +41,7 @@ class Backbone(ResNet):
 
     Args:
         depth: 18, 34, 50 or 101.
-        width: multiplier of the residual stages' channels (1.0: torchvision's).
+        width: multiplier of all channels (1.0: torchvision's).
         norm: a key of `NORMS`.
         frozen_stages: the stem and stages 1..frozen_stages get no gradient; -1 freezes nothing.
     """
@@ -51,10 +51,16 @@ class Backbone(ResNet):
         block, layers = BLOCKS[depth]
         super().__init__(block, layers, norm_layer=NORMS[norm])
         del self.fc, self.avgpool
+        if width != 1:
+            stem = int(64 * width)
+            self.conv1 = nn.Conv2d(3, stem, kernel_size=7, stride=2, padding=3, bias=False)
+            self.bn1 = NORMS[norm](stem)
         self.channels = tuple(int(planes * width) * block.expansion for planes in (64, 128, 256, 512))
         self._freeze(frozen_stages)
 
     def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+        if planes == 64:
+            self.inplanes = int(64 * self._width)
         return super()._make_layer(block, int(planes * self._width), *args, **kwargs)
 
     def _freeze(self, stages: int) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from solo import config
 from solo.model.backbone import Backbone
-from solo.model.head import build_head
+from solo.model.head import GridHead, build_head
 from solo.model.neck import Pyramid
 
 MEAN = (123.675, 116.28, 103.53)  # R, G, B of ImageNet on 0..255 (reference: data_preprocessor)
@@ -18,8 +18,9 @@ class Detector(nn.Module):
 
     mean: Tensor
     std: Tensor
+    head: GridHead
 
-    def __init__(self, backbone: Backbone, neck: Pyramid, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, neck: Pyramid, head: GridHead) -> None:
         super().__init__()
         self.backbone, self.neck, self.head = backbone, neck, head
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)

@@ -5,6 +5,7 @@ the last convolution for the chosen cells only. The reference computes all 3,872
 dozen (mmdetection SOLOHead.forward).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,10 @@ MaskFeatures = tuple[Tensor, ...]
 
 
 class MaskMaps(NamedTuple):
-    """One factor of the masks of n cells: mask = product over factors of sigmoid(logits)[index]."""
+    """One factor of the masks of n cells: mask = product over factors of sigmoid(logits)[cells]."""
 
     logits: Tensor  # (u, h, w) distinct maps
-    index: Tensor  # (n,) int64, the map of each cell
+    cells: Tensor  # (n,) int64, the map of each cell
 
 
 class ConvNorm(nn.Module):
@@ -77,6 +78,8 @@ class GridHead(nn.Module):
         mask_axes: one slice of (x, y) per mask branch.
     """
 
+    by_lines = False  # whether masks are products of columns' and rows' maps
+
     def __init__(self, head: config.Head, in_channels: int, mask_axes: tuple[slice, ...]) -> None:
         super().__init__()
         self.grid_sizes, self.init_std = head.grid_sizes, head.init_std
@@ -93,7 +96,7 @@ class GridHead(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=self.init_std)
                 if module.bias is not None:
-                    nn.init.constant_(module.bias, -torch.log(torch.tensor((1 - PRIOR) / PRIOR)).item())
+                    nn.init.constant_(module.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def category_logits(self, features: list[Tensor]) -> list[Tensor]:
         """Five maps (B, C, h, w) to five grids (B, num_classes, S, S)."""
@@ -133,8 +136,8 @@ class SoloHead(GridHead):
     def mask_maps(self, level: int, features: MaskFeatures, cells: Tensor) -> list[MaskMaps]:
         """As GridHead.mask_maps. A 1x1 convolution commutes with bilinear resizing: it goes first, on a quarter
         of the pixels and only the chosen channels (the reference resizes first)."""
-        out = self.mask_out[level]
-        weight, bias = out.weight[cells], out.bias[cells]
+        out = self.mask_out.get_submodule(str(level))
+        weight, bias = out.get_parameter("weight")[cells], out.get_parameter("bias")[cells]
         logits = F.conv2d(features[0][None], weight, bias)  # (1, n, h, w)
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear")[0]  # (n, 2h, 2w)
         return [MaskMaps(logits, torch.arange(len(cells), device=cells.device))]
@@ -149,6 +152,8 @@ class DecoupledHead(GridHead):
         shared: one mask branch for both maps (Decoupled SOLO Light), else one each.
     """
 
+    by_lines = True
+
     def __init__(self, head: config.Head, in_channels: int, shared: bool) -> None:
         super().__init__(head, in_channels, (slice(0, 2),) if shared else (slice(0, 1), slice(1, 2)))
         self.mask_out_x, self.mask_out_y = (
@@ -160,13 +165,15 @@ class DecoupledHead(GridHead):
         """As GridHead.mask_maps; each column's and each row's map is computed once, however many cells use it."""
         size = self.grid_sizes[level]
         factors = []
-        for out, feature, lines in (
-            (self.mask_out_x[level], features[0], cells % size),
-            (self.mask_out_y[level], features[-1], cells // size),
+        for outs, feature, lines in (
+            (self.mask_out_x, features[0], cells % size),
+            (self.mask_out_y, features[-1], cells // size),
         ):
+            out = outs.get_submodule(str(level))
+            weight, bias = out.get_parameter("weight"), out.get_parameter("bias")
             used, index = torch.unique(lines, return_inverse=True)
             doubled = F.interpolate(feature[None], scale_factor=2, mode="bilinear")  # (1, F, 2h, 2w)
-            logits = F.conv2d(doubled, out.weight[used], out.bias[used], padding=1)[0]  # (u, 2h, 2w)
+            logits = F.conv2d(doubled, weight[used], bias[used], padding=1)[0]  # (u, 2h, 2w)
             factors.append(MaskMaps(logits, index))
         return factors
 

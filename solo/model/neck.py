@@ -30,7 +30,8 @@ class Pyramid(FeaturePyramidNetwork):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def levels(self, stages: list[Tensor]) -> list[Tensor]:
         """P2..P6 at their own strides, by torchvision's forward: (B, 256, H / s, W / s), s = 4, 8, 16, 32, 64."""

@@ -1,6 +1,6 @@
 """Configuration files of the loopback cluster, as templates; loopback.py fills them in."""
 
-# KillWait < cred_expire, or a requeued job is launched with a credential its node has already seen.
+# cred_expire cannot be less than 5 s, a requeued job waits for it, and KillWait has to be less than it.
 SLURM_CONF = """\
 ClusterName=loopback
 # ids must not repeat after a purge: log files are named after them
@@ -11,7 +11,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=$lab/run/munge.sock,cred_expire=6
+AuthInfo=socket=$lab/run/munge.sock,cred_expire=5
 StateSaveLocation=$lab/state
 SlurmdSpoolDir=$lab/spool/%n
 SlurmctldPidFile=$lab/run/slurmctld.pid
@@ -34,9 +34,10 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 $controller_parameters
 SlurmctldTimeout=30
+MessageTimeout=4
 SlurmdTimeout=20
 ReturnToService=1
-KillWait=3
+KillWait=2
 MinJobAge=300
 InactiveLimit=0
 Waittime=0

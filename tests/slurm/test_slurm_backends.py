@@ -100,6 +100,27 @@ rule broken:
 
 
 @pytest.mark.timeout(90)
+def test_a_group_is_one_job_and_is_retried(local_workflow: Workflow) -> None:
+    local_workflow.write("""
+rule first:
+    output: "a.txt"
+    group: "both"
+    shell: "echo a > {output}"
+rule second:
+    input: "a.txt"
+    output: "b.txt"
+    group: "both"
+    shell: "if [ ! -e marker ]; then touch marker; echo not yet >&2; exit 1; fi; cp {input} {output}"
+""")
+    run = local_workflow.run("b.txt", "--submitit-cluster", "local", "--retries", "1")
+    assert run.returncode == 0, run.stdout
+    assert "ended FAILED" in run.stdout
+    assert "    not yet" in run.stdout
+    assert len(local_workflow.job_ids()) == 2
+    assert (local_workflow.folder / "b.txt").read_text() == "a\n"
+
+
+@pytest.mark.timeout(90)
 def test_local_jobs_outlive_a_killed_main_process(local_workflow: Workflow) -> None:
     local_workflow.write(COUNT.format(goal=60, more=""))
     main = local_workflow.start("done.txt", "--submitit-cluster", "local")

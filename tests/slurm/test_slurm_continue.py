@@ -64,6 +64,59 @@ def test_a_preempted_job_saves_and_continues(workflow: Workflow) -> None:
     assert "run 2" in workflow.log.read_text()
 
 
+def test_all_ranks_save_before_the_job_is_requeued(workflow: Workflow) -> None:
+    workflow.write("""
+rule count:
+    output: "done.txt"
+    resources: nodes=2, tasks_per_node=2
+    shell: "python $COUNTER 60 state$RANK trace$RANK && {{ [ $RANK != 0 ] || touch {output}; }}"
+""")
+    main = workflow.start("done.txt")
+    job_id = workflow.running_job()
+    workflow.until(lambda: all(len(workflow.steps(f"trace{rank}")) > 3 for rank in range(4)), 30, "all ranks")
+    workflow.slurm("scancel", "--signal=USR2", job_id)
+    workflow.finish(main)
+    assert workflow.sacct(job_id) == ["REQUEUED", "COMPLETED"]
+    for rank in range(4):
+        assert workflow.steps(f"trace{rank}") == list(range(1, 61))
+        assert len(workflow.starts(f"trace{rank}")) == 2
+
+
+def test_an_element_of_an_array_is_requeued_alone(workflow: Workflow) -> None:
+    workflow.write("""
+rule all:
+    input: expand("{i}.txt", i=range(2))
+rule count:
+    output: "{i}.txt"
+    shell: "python $COUNTER 40 {wildcards.i}.state {wildcards.i}.trace && touch {output}"
+""")
+    main = workflow.start("all")
+    workflow.until(lambda: all(len(workflow.steps(f"{i}.trace")) > 3 for i in range(2)), 30, "both elements")
+    (array,) = workflow.job_ids()
+    workflow.slurm("scancel", "--signal=USR2", f"{array}_1")
+    workflow.finish(main)
+    states = sorted(workflow.sacct(array, "JobID,State"))
+    assert states == [f"{array}_0|COMPLETED", f"{array}_1|COMPLETED", f"{array}_1|REQUEUED"]
+    starts = sorted(len(workflow.starts(f"{i}.trace")) for i in range(2))
+    assert starts == [1, 2]
+    assert [workflow.steps(f"{i}.trace") for i in range(2)] == [list(range(1, 41))] * 2
+
+
+def test_a_command_that_does_not_know_the_signal_goes_on(workflow: Workflow) -> None:
+    workflow.write("""
+rule plain:
+    output: "done.txt"
+    shell: "touch begun; sleep 4; touch {output}"
+""")
+    main = workflow.start("done.txt")
+    job_id = workflow.running_job()
+    workflow.until((workflow.folder / "begun").exists, 30, "the command")
+    workflow.slurm("scancel", "--signal=USR2", job_id)
+    workflow.finish(main)
+    assert workflow.sacct(job_id) == ["COMPLETED"]
+    assert (workflow.folder / "done.txt").exists()
+
+
 def test_a_job_continues_on_another_node_when_its_own_fails(workflow: Workflow) -> None:
     write_count(workflow, goal=60, every=10)
     main = workflow.start("done.txt")
@@ -176,6 +229,20 @@ def test_submissions_wait_for_a_controller_that_is_away(workflow: Workflow) -> N
     workflow.finish(main)
     assert [workflow.sacct(job_id) for job_id in workflow.job_ids()] == [["COMPLETED"]]
     assert_counted_once(workflow, 10, starts=1)
+
+
+def test_a_job_whose_command_was_edited_is_replaced(workflow: Workflow) -> None:
+    workflow.write('rule one:\n    output: "done.txt"\n    shell: "sleep 600; touch {output}"\n')
+    main = workflow.start("done.txt")
+    job_id = workflow.running_job()
+    os.kill(main.pid, signal.SIGKILL)
+    main.wait()
+    workflow.write('rule one:\n    output: "done.txt"\n    shell: "echo new > {output}"\n')
+    again = workflow.run("done.txt", "--rerun-incomplete", "--nolock")
+    assert again.returncode == 0, again.stdout
+    assert f"job {job_id} of an earlier run runs an older command" in again.stdout
+    assert workflow.sacct(job_id)[0].startswith("CANCELLED")
+    assert (workflow.folder / "done.txt").read_text() == "new\n"
 
 
 def test_the_controller_restarts_in_mid_run(workflow: Workflow) -> None:

@@ -138,37 +138,61 @@ rule uneven:
     assert not (workflow.folder / "never.txt").exists()
 
 
-@pytest.mark.parametrize(
-    ("resources", "complaint"),
-    [
-        (
-            "slurm_partition='main', runtime=500",
-            "runtime=500 minutes is over the limit of partition main.",
-        ),
-        (
-            "slurm_partition='moon'",
-            "slurm_partition=moon is not a partition of this cluster. Valid values are main",
-        ),
-        ("gpus=1, gpu_model='huge'", "gpu_model=huge is not in partition main. Valid values are toy"),
-        ("tasks_per_node=3, gpus_per_node=4", "tasks_per_node=3 does not divide gpus_per_node=4"),
-    ],
-)
-def test_impossible_requests_are_refused_before_anything_is_submitted(
-    workflow: Workflow, resources: str, complaint: str
-) -> None:
-    workflow.write(f"""
-rule late:
-    input: "first.txt"
-    output: "late.txt"
-    resources: {resources}
-    shell: "touch {{output}}"
+def test_impossible_requests_are_refused_before_anything_is_submitted(workflow: Workflow) -> None:
+    workflow.write("""
+rule all:
+    input: "long.txt", "moon.txt", "huge.txt", "uneven.txt"
 rule first:
     output: "first.txt"
-    shell: "touch {{output}}"
+    shell: "touch {output}"
+rule long:
+    input: "first.txt"
+    output: "long.txt"
+    resources: slurm_partition="main", runtime=500
+    shell: "touch {output}"
+rule moon:
+    input: "first.txt"
+    output: "moon.txt"
+    resources: slurm_partition="moon"
+    shell: "touch {output}"
+rule huge:
+    output: "huge.txt"
+    resources: gpus=1, gpu_model="huge"
+    shell: "touch {output}"
+rule uneven:
+    output: "uneven.txt"
+    resources: tasks_per_node=3, gpus_per_node=4
+    shell: "touch {output}"
+rule several:
+    output: "several.txt"
+    resources: tasks_per_node=2
+    run: open(output[0], "w")
 """)
-    run = workflow.run("late.txt")
+    run = workflow.run("all", "several.txt")
     assert run.returncode == 1
-    assert f"Nothing was submitted. rule late: {complaint}" in run.stdout
+    assert workflow.job_ids() == []
+    assert "Nothing was submitted. " in run.stdout
+    for complaint in (
+        "rule long: runtime=500 minutes is over the limit of partition main. Valid values are 1 to 120 minutes",
+        "rule moon: slurm_partition=moon is not a partition of this cluster. Valid values are main, urgent",
+        "rule huge: gpu_model=huge is not in partition main. Valid values are toy",
+        "rule uneven: tasks_per_node=3 does not divide gpus_per_node=4",
+        "rule several: 2 tasks are asked for, but the rule is not a shell command",
+    ):
+        assert complaint in run.stdout
+
+
+def test_what_sbatch_refuses_fails_in_its_words(workflow: Workflow) -> None:
+    workflow.write("""
+rule one:
+    output: "a.txt"
+    resources: slurm_extra="--reservation=moon"
+    shell: "touch {output}"
+""")
+    run = workflow.run("a.txt")
+    assert run.returncode == 1
+    assert "slurm did not take the job" in run.stdout
+    assert "Requested reservation is invalid" in run.stdout
     assert workflow.job_ids() == []
 
 
