@@ -7,7 +7,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 # One run at a time in this folder; a lock that a killed run left behind is then safe to remove.
 ALONE := flock --close .make.lock sh -c
 
-.PHONY: table report test test-slow check clean bench parity
+.PHONY: table report test test-slow check readme clean bench parity
 
 table: $(VENV)/installed
 	@$(ALONE) '$(SNAKEMAKE) --unlock --quiet all 2> /dev/null; $(SNAKEMAKE) table --quiet rules host'
@@ -35,6 +35,10 @@ bench: $(VENV)/installed-parity
 
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest tests/parity
+
+# the table in README.md, from the last smoke run
+readme:
+	$(BIN)/python docs/readme.py
 
 clean:
 	rm -rf results/smoke results/smoke-* results/logs data/synth .snakemake

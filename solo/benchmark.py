@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from solo.device import autocast, pick_device, set_threads
 from solo.environment import environment
 from solo.inference import hidden_maps
 from solo.losses import detection_losses
+from solo.model.folding import folded
 from solo.postprocess import MaskSource, find_candidates, point_nms, select
 from solo.predict import encode, masks_at_original_size
 from solo.progress import Progress
@@ -105,6 +107,7 @@ def time_inference(
 ) -> tuple[list[list[float]], tuple[int, int]]:
     """Milliseconds of each repeat up to the end of each stage, and the padded size of the first batch."""
     stages: list[list[float]] = [[] for _ in STAGES]
+    model = replace(model, detector=folded(model.detector))
     with Progress(f"benchmark, batch {len(images[0].image_ids)}", repeats + WARMUP, "repeats") as progress:
         for repeat in range(-WARMUP, repeats):
             marks = list(inference_marks(model, images[repeat % len(images)], device, precision))

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> None:
     path = Path(args.checkpoint)
     check_digest(path, args.sha256)
     checkpoint = read(path)
-    meta = checkpoint.get("meta") or {}
+    meta = checkpoint.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
     state = state_dict(checkpoint, path)
     spec = load(args.config or zoo_file(path, meta, state))
     classes = len(state["mask_head.conv_cls.bias"])
@@ -162,7 +163,9 @@ def transfer(state: dict[str, Tensor], detector: Detector, path: Path) -> int:
     """
     ours = detector.state_dict()
     renamed = {name: from_reference(name) for name in state}
+    taken = collections.Counter(renamed.values())  # the heads' branches share places: two names may want one
     extra = [name for name, mine in renamed.items() if mine not in ours]
+    doubled = [name for name, mine in renamed.items() if mine in ours and taken[mine] > 1]
     missing = sorted(set(ours) - set(renamed.values()) - {n for n in ours if n.endswith("num_batches_tracked")})
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(ours[mine].shape)}"
@@ -173,6 +176,7 @@ def transfer(state: dict[str, Tensor], detector: Detector, path: Path) -> int:
         f"{len(found)} {what}: {', '.join(found[:3])}"
         for what, found in (
             ("tensors have no place", extra),
+            ("tensors share a place", doubled),
             ("tensors are missing", missing),
             ("shapes differ", shapes),
         )
@@ -185,11 +189,17 @@ def transfer(state: dict[str, Tensor], detector: Detector, path: Path) -> int:
 
 
 def categories(meta: dict[str, Any], classes: int) -> list[Category]:
-    """The checkpoint's categories with COCO's ids where they are COCO's, else numbered from 1."""
+    """The checkpoint's categories with COCO's ids where they are COCO's, else numbered from 1.
+
+    Raises:
+        UserError: another number of names than of classes.
+    """
     dataset = meta.get("dataset_meta") or {}
     names = meta.get("CLASSES") or dataset.get("classes") or dataset.get("CLASSES")
     if names is None:
         names = COCO if classes == len(COCO) else [f"class {i}" for i in range(classes)]
+    if len(names) != classes:
+        raise UserError(f"the checkpoint names {len(names)} categories but its weights are for {classes}")
     if list(names) == list(COCO):
         return [Category(key, name) for name, key in COCO.items()]
     return [Category(i + 1, name) for i, name in enumerate(names)]

@@ -244,13 +244,11 @@ class Training:
         last = epoch == self.schedule.epochs
         if rest or not epoch or not (last or (every and epoch % every == 0)) or self.journal.evaluated(epoch):
             return
-        self.detector.eval()
         share = (self.group.rank, self.group.world)
         mine = list(predict_split(
             self.detector, self.validation_split, self.config, self.device, self.schedule.precision,
             workers=0, label="validate" if self.group.first else None, share=share,
         ))  # fmt: skip
-        self.detector.train()
         parts = self.group.gather(mine)
         if self.group.first:
             predictions = self.out / "checkpoints" / "predictions.json"

@@ -28,6 +28,7 @@ from solo.device import autocast, pick_device, set_threads
 from solo.errors import UserError
 from solo.inference import detect
 from solo.model.detector import Detector
+from solo.model.folding import folded
 from solo.paste import paste
 from solo.progress import Progress
 
@@ -95,7 +96,7 @@ def predict_split(
     """COCO results of a split, image by image in the order of the annotation file.
 
     Args:
-        detector: in evaluation mode on `device`.
+        detector: on `device`.
         split: images to predict.
         config: sizes, thresholds and strides.
         device: where the network runs.
@@ -119,12 +120,13 @@ def predict_split(
         pin_memory=device.type == "cuda",
     )
     ids = [category.id for category in split.categories]
+    network = folded(detector)
     pending: deque[Future[list[Result]]] = deque()
     with Progress(label or "", len(mine), "images", quiet=label is None) as progress, ThreadPoolExecutor(1) as encoder:
         for images in loader:
             with autocast(device, precision):
-                normalized = detector.normalize(images.pixels.to(device), images.sizes.to(device))
-                found = detect(detector, normalized, config.test, config.head.strides)
+                normalized = network.normalize(images.pixels.to(device), images.sizes.to(device))
+                found = detect(network, normalized, config.test, config.head.strides)
             for i, instances in enumerate(found):
                 masks = masks_at_original_size(instances.masks, images, i, config.test.mask_threshold)
                 scores, labels = instances.scores.tolist(), instances.labels.tolist()

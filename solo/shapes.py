@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Ids with gaps, as COCO's own: code that takes an id for an index fails here and not on the real data.
-CATEGORIES: dict[int, str] = {1: "disc", 2: "square", 3: "triangle", 5: "star", 8: "ring"}
+CATEGORIES: dict[int, str] = {1: "disc", 2: "square", 4: "triangle"}
 BACKGROUND = -1
 
 _SUB = 16  # sub-pixel units per pixel
@@ -22,15 +22,13 @@ _DIRECTIONS = [
     (round(math.cos(math.tau * step / _TURN) * _UNIT), round(math.sin(math.tau * step / _TURN) * _UNIT))
     for step in range(_TURN)
 ]
-_VISIBLE_PERCENT = 45  # of a whole shape, beyond the image's edge included
+_VISIBLE_PERCENT = 60  # of a whole shape, beyond the image's edge included
 _LARGE_VISIBLE_PERCENT = 85  # so that a disc or square drawn over 96² pixels stays over 96²
 _TYPICAL_PERCENT = 85  # of the objects that have their category's colour
 _TYPICAL_COLOURS = {
     "disc": (40, 60, 215),
     "square": (215, 130, 40),
     "triangle": (40, 195, 215),
-    "star": (70, 190, 60),
-    "ring": (200, 60, 180),
 }  # BGR
 _TRIES = 12  # positions tried before a shape is left out
 
@@ -109,23 +107,13 @@ def shape_mask(shape: Shape, width: int, height: int) -> tuple[Mask, int]:
 def _inside(shape: Shape, x: IntArray, y: IntArray) -> Mask:
     """Inside test at offsets from the centre in 1/16 pixel: x (1, N), y (N, 1) -> (N, N) bool."""
     diameter = shape.extent * _SUB
-    if shape.kind in ("disc", "ring"):
-        doubled = 4 * (x * x + y * y)
-        inside = doubled <= diameter * diameter
-        if shape.kind == "ring":
-            hole = diameter * 45 // 100
-            inside &= doubled > hole * hole
-        return np.asarray(inside)
-    # Circumradii that make each polygon about one extent wide: 1/√2, 1/√3 and 1/(2 sin 72°).
+    if shape.kind == "disc":
+        return np.asarray(4 * (x * x + y * y) <= diameter * diameter)
+    # Circumradii that make each polygon about one extent wide: 1/√2 and 1/√3.
     if shape.kind == "square":
         corners = _ring_of_points(diameter * 7071 // 10000, 4, shape.angle + _TURN // 8)
-    elif shape.kind == "triangle":
-        corners = _ring_of_points(diameter * 5774 // 10000, 3, shape.angle - _TURN // 4)
     else:
-        radius = diameter * 5257 // 10000
-        outer = _ring_of_points(radius, 5, shape.angle - _TURN // 4)
-        inner = _ring_of_points(radius * 46 // 100, 5, shape.angle - _TURN // 4 + _TURN // 10)
-        corners = [point for pair in zip(outer, inner, strict=True) for point in pair]
+        corners = _ring_of_points(diameter * 5774 // 10000, 3, shape.angle - _TURN // 4)
     return _even_odd(corners, x, y)
 
 
@@ -151,10 +139,10 @@ def _cast(rng: np.random.RandomState, side: int, count: int) -> list[tuple[str, 
     for _ in range(count):
         draw = _integer(rng, 100)
         kind = kinds[_integer(rng, len(kinds))]
-        if draw < 20:
-            low, high = 150, 250  # COCO's small, under 32² pixels at the default size
-        elif draw < 78 or kind not in ("disc", "square", "ring"):
-            low, high = 260, 620
+        if draw < 15:
+            low, high = 160, 250  # COCO's small, under 32² pixels at the default size
+        elif draw < 80 or kind == "triangle":
+            low, high = 300, 680
         else:
             low, high = 910, 970
         cast.append((kind, side * (low + _integer(rng, high - low + 1)) // 1000))

@@ -1,6 +1,6 @@
 """`solo synth --out DIR`: the embedded COCO-format data set of drawn shapes, bit-identical for a seed.
 
-Five classes of several sizes over textured backgrounds, overlapping, with a few crowd regions and images without
+Three classes of several sizes over textured backgrounds, overlapping, with a few crowd regions and images without
 objects. Each image depends on the seed, its split and its index alone: a smaller set is the start of a larger one.
 """
 
@@ -34,7 +34,7 @@ _ID_STRIDE = 1_000_000  # image ids of the two splits never meet
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `solo synth`."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--images", type=int, default=400, metavar="N", help="training images")
+    parser.add_argument("--images", type=int, default=800, metavar="N", help="training images")
     parser.add_argument("--val-images", type=int, default=80, metavar="N", help="validation images")
     parser.add_argument("--size", type=int, default=128, metavar="PX", help="short side of an image, pixels")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="0 to 4294967295")
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.out}/{split}: {images} images, {objects} objects" + ("" if drawn else " (already there)"))
 
 
-def synthesize(out: str | Path, *, images: int = 400, val_images: int = 80, size: int = 128, seed: int = 0) -> bool:
+def synthesize(out: str | Path, *, images: int = 800, val_images: int = 80, size: int = 128, seed: int = 0) -> bool:
     """Write the data set to the folder `out`, whole or not at all.
 
     Args:
@@ -123,7 +123,7 @@ def _draw_split(folder: Path, split: int, count: int, parameters: dict[str, int]
         rng = np.random.RandomState([parameters["seed"], split, index])
         width, height = _image_size(parameters["size"], index)
         # By index, not by chance, so that even a small set has one of each.
-        objects = 0 if index % 23 == 5 else 2 + int(rng.randint(0, 5, dtype=np.int64))
+        objects = 0 if index % 23 == 5 else 1 + int(rng.randint(0, 5, dtype=np.int64))
         scene = draw_scene(rng, width, height, objects=objects, crowd=index % 17 == 3)
         image_id = split * _ID_STRIDE + index + 1
         name = f"{image_id:012d}.png"

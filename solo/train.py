@@ -7,11 +7,14 @@ Resumes from that checkpoint whenever it is there and belongs to the same config
 """
 
 import argparse
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from solo.artifacts import write_json
 from solo.checkpoint import Model, save_model
@@ -62,13 +65,30 @@ def run(args: argparse.Namespace) -> None:
     if device.type == "cuda" and group.world > 1:
         device = torch.device("cuda", torch.cuda.current_device())
     try:
-        with StopSignal() as stop:
+        with alone(Path(args.out), group), StopSignal() as stop:
             train(spec, Path(args.data), Path(args.out), Path(args.weights), device, group, stop)
     except Interrupted as interruption:
         say(f"solo train: {interruption}; state saved, the same command goes on from there")
         raise SystemExit(EXIT_RESUMABLE) from None
     finally:
         leave(group)
+
+
+@contextlib.contextmanager
+def alone(out: Path, group: Group) -> Iterator[None]:
+    """Hold the run directory: a second training of the same run waits, then finds the work of the first."""
+    if not group.first:
+        yield
+        return
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "checkpoints" / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{out}: another process is training this run; waiting for it")
+        lock.acquire()
+    with lock:
+        yield
 
 
 def train(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import re
 import shutil
 import time
@@ -161,6 +162,7 @@ def make_backend(settings: Any, logs: Path, ended: Callable[[str], bool | None])
         raise Refusal(
             f"--submitit-cluster {settings.cluster} is not known. Valid values are slurm, local and debug; set one."
         )
+    _leave_outer_job()
     missing = [program for program in ("sbatch", "srun", "scancel", "squeue") if not shutil.which(program)]
     if missing:
         raise Refusal(
@@ -188,3 +190,10 @@ def ended_well(task_stem: str, ranks: int) -> bool | None:
     if all(state == "done" for state in states):
         return True
     return False if "failed" in states else None
+
+
+def _leave_outer_job() -> None:
+    """Snakemake may itself run in a SLURM job, whose variables contradict those of the jobs it submits."""
+    if "SLURM_JOB_ID" in os.environ:
+        for name in [n for n in os.environ if n.startswith(("SLURM_", "SLURMD_", "SRUN_")) and n != "SLURM_CONF"]:
+            del os.environ[name]

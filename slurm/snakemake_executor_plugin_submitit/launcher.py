@@ -3,7 +3,6 @@
 # mypy: disable-error-code=import-untyped
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -57,9 +56,9 @@ class Launcher:
         self.tracked: dict[str, Tracked] = {}
         self._ids: dict[Any, str] = {}
         self._retired: list[tuple[Entry, str]] = []
+        self._flushed = 0.0
         self._checked = False
         self._cancelled = False
-        _leave_outer_job()
 
     @property
     def pause(self) -> float:
@@ -83,8 +82,8 @@ class Launcher:
             self._submit(batch, entries)
 
     def check(self, active: list[SubmittedJobInfo]) -> list[SubmittedJobInfo]:
-        """Poll once, report what has ended, return the rest."""
-        self.flush()
+        """Poll once, report what has ended, return the rest. Called in a thread of its own, which leaves the ledger to
+        the main one."""
         mine = {info.external_jobid or "": info for info in active}
         if self._cancelled or not mine:
             return active
@@ -100,13 +99,16 @@ class Launcher:
         return left
 
     def retire(self, job: Any, outcome: str) -> None:
-        """Snakemake is done with the job; written to the ledger with the next batch."""
+        """Snakemake is done with the job; written to the ledger at most once a second."""
         job_id = self._ids.pop(job, None)
         if job_id is not None:
             self._retired.append((self.tracked.pop(job_id).entry, outcome))
+        if time.monotonic() > self._flushed + 1:
+            self.flush()
 
     def flush(self) -> None:
         """Write what has been retired since the last call."""
+        self._flushed = time.monotonic()
         retired, self._retired = self._retired, []
         for outcome in sorted({outcome for _, outcome in retired}):
             self.ledger.ended([entry for entry, its in retired if its == outcome], outcome)
@@ -127,7 +129,7 @@ class Launcher:
             self.ledger.ended([*gone, *(e for e in unresolved if e.name not in refused)], "cancelled")
             self._log(f"Cancelled {len(job_ids) + len(names) - len(refused)} of {len(job_ids) + len(names)}.")
             if refused:
-                self._log(f"Not cancelled, for the cluster did not answer; later: scancel {' '.join(refused)}")
+                self._log(f"Still there, for {self.backend.name} did not answer: {' '.join(refused)}")
 
     def _refuse_early(self) -> None:
         """Before the first submission: stop with every impossible request of the whole workflow in one message."""
@@ -288,10 +290,3 @@ class Launcher:
 def _title(prepared: Prepared) -> str:
     job = prepared.job
     return f"Job {'group ' + job.name if job.is_group() else job.jobid} ({job.name})"
-
-
-def _leave_outer_job() -> None:
-    """Snakemake may itself run in a SLURM job, whose variables contradict those of the jobs it submits."""
-    if "SLURM_JOB_ID" in os.environ:
-        for name in [n for n in os.environ if n.startswith(("SLURM_", "SLURMD_", "SRUN_")) and n != "SLURM_CONF"]:
-            del os.environ[name]

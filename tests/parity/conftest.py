@@ -38,9 +38,9 @@ def _precise():
 
 
 @pytest.fixture
-def rng():
-    """Random numbers of this run."""
-    return np.random.default_rng(ledger.SEED)
+def rng(request):
+    """Random numbers of this run and this test."""
+    return np.random.default_rng(ledger.seed_of(request.node.nodeid.split("/")[-1]))
 
 
 def pytest_report_header():

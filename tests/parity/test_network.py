@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 @pytest.fixture(scope="module", params=CONFIGS)
 def pair(request):
     peer = Peer(request.param)
-    detector, config = ours.same_weights(peer, request.param, ledger.SEED)
+    detector, config = ours.same_weights(peer, request.param, ledger.seed_of(request.param))
     return Pair(request.param, peer, detector.train(), config)
 
 

@@ -127,7 +127,8 @@ def meter_plugin() -> dict[str, float]:
 def run_snakemake(at_once: int, poll_seconds: float) -> int:
     from snakemake.cli import main as snakemake
 
-    settings = ["--submitit-poll-seconds", str(poll_seconds), "--scheduler", "greedy", "--quiet", "all"]
+    settings = ["--submitit-poll-seconds", str(poll_seconds), "--quiet", "all"]
+    settings += ["--scheduler", "greedy", "--max-jobs-per-timespan", "1000/1s"]  # as in the profile
     with open("log", "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             snakemake(["--executor", "submitit", "--jobs", str(at_once), *settings])

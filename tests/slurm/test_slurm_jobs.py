@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import loopback
 import pytest
@@ -99,26 +100,26 @@ rule other:
     assert not workflow.slurm("squeue", "-h", "-o", "%i").strip()
 
 
-def test_four_ranks_on_two_nodes_reduce_over_gloo(workflow: Workflow) -> None:
+def test_four_ranks_on_two_nodes_train_like_one_process(workflow: Workflow) -> None:
+    workflow.environment["TRAIN"] = str(Path(__file__).with_name("tiny_training.py"))
     workflow.write("""
-rule reduce:
-    output: "sum.txt"
-    log: "reduce.log"
+rule four:
+    output: "four.json"
+    log: "four.log"
     resources: nodes=2, tasks_per_node=2, mem_mb=2000
-    shell:
-        "python -c \\"import os, torch, torch.distributed as d; d.init_process_group('gloo'); "
-        "x = torch.tensor([d.get_rank() + 1.]); d.all_reduce(x); "
-        "open('rank%d.txt' % d.get_rank(), 'w').write('%d %s %s' % (x, os.environ['LOCAL_RANK'], "
-        "os.environ['SLURMD_NODENAME'])); d.barrier(); "
-        "d.get_rank() or open('{output}', 'w').write('%d' % x); d.destroy_process_group()\\" > {log} 2>&1"
+    shell: "python $TRAIN {output} > {log} 2>&1"
+rule one:
+    output: "one.json"
+    resources: mem_mb=2000
+    shell: "python $TRAIN {output}"
 """)
-    run = workflow.run("sum.txt")
+    run = workflow.run("four.json", "one.json")
     assert run.returncode == 0, run.stdout
-    assert (workflow.folder / "sum.txt").read_text() == "10"
-    ranks = [(workflow.folder / f"rank{rank}.txt").read_text().split() for rank in range(4)]
-    assert ranks == [["10", "0", "node1"], ["10", "1", "node1"], ["10", "0", "node2"], ["10", "1", "node2"]]
-    assert (workflow.folder / "reduce.log.rank3").exists()
-    assert workflow.sacct(workflow.job_ids()[0], "State,NNodes") == ["COMPLETED|2"]
+    four, one = (json.loads((workflow.folder / f"{name}.json").read_text()) for name in ("four", "one"))
+    assert four["weights"] == pytest.approx(one["weights"], rel=1e-9)
+    assert four["ranks"] == [[0, 0, "node1"], [1, 1, "node1"], [2, 0, "node2"], [3, 1, "node2"]]
+    assert all((workflow.folder / f"four.log{rank}").exists() for rank in ("", ".rank1", ".rank2", ".rank3"))
+    assert sorted(workflow.sacct(i, "State,NNodes")[0] for i in workflow.job_ids()) == ["COMPLETED|1", "COMPLETED|2"]
 
 
 def test_one_failing_rank_ends_the_others_and_is_named(workflow: Workflow) -> None:
