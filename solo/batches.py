@@ -17,7 +17,7 @@ from torch import Tensor
 from solo.config import Head
 from solo.dataset import TestSample, TrainingSample
 from solo.model.detector import DIVISOR
-from solo.targets import MASK_STRIDES, Objects, Targets, build_targets
+from solo.targets import Objects, Targets, build_targets
 
 
 def epoch_batches(wide: list[bool], images_per_device: int, processes: int, seed: int, epoch: int) -> list[list[int]]:
@@ -155,14 +155,14 @@ class Collate:
             areas=torch.tensor([mask.area for mask in masks], dtype=torch.int64),
             images=torch.tensor([i for i, s in enumerate(samples) for _ in s.masks], dtype=torch.int64),
         )
-        blocks = {}
-        for stride in sorted(set(MASK_STRIDES)):
-            table = np.zeros((len(masks), padded[0] // stride, padded[1] // stride), np.bool_)
-            for row, mask in zip(table, masks, strict=True):
-                block = mask.blocks[stride]
-                row[: block.shape[0], : block.shape[1]] = block
-            blocks[stride] = torch.from_numpy(table)
-        targets = build_targets(objects, blocks, padded, len(samples), self.head)
+
+        def table(stride: int, rows: Tensor) -> Tensor:
+            result = np.zeros((len(rows), padded[0] // stride, padded[1] // stride), np.bool_)
+            for canvas, row in zip(result, rows.tolist(), strict=True):
+                masks[row].blocks[stride].paint(canvas)
+            return torch.from_numpy(result)
+
+        targets = build_targets(objects, table, padded, len(samples), self.head)
         return TrainingBatch(tuple(sample.image_id for sample in samples), pixels, sizes, targets)
 
 

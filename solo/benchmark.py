@@ -24,6 +24,7 @@ from solo.dataset import CocoSplit, TestSet, TrainingSet
 from solo.device import autocast, pick_device, set_threads
 from solo.environment import environment
 from solo.inference import hidden_maps
+from solo.loader_speed import measure_loader
 from solo.losses import detection_losses
 from solo.model.folding import folded
 from solo.postprocess import MaskSource, find_candidates, point_nms, select
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=20, help="timed repeats of each figure")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32", help="arithmetic")
+    parser.add_argument("--loader", action="store_true", help="also time the loader, stage by stage, on one core")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
 
 
@@ -53,10 +55,16 @@ def run(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     model = load_model(args.model, device)
     result = measure(model, args.data, device, args.precision, args.batches, args.repeats)
+    if args.loader:
+        training = TrainingSet(CocoSplit(args.data, "train2017"), model.run.config.input, seed=0)
+        result["loader"] = measure_loader(training, model.run.config)
     write_json(args.out, result)
     for entry in result["inference"]:
         time_ = entry["milliseconds_per_image"]
         print(f"batch {entry['batch']}, {entry['stage']}: {time_['median']:.1f} ms/image (n = {time_['n']})")
+    if args.loader:
+        stages = ", ".join(f"{stage} {value:.1f}" for stage, value in result["loader"]["milliseconds"].items())
+        print(f"loader, one core: {result['loader']['images_per_second']:.1f} images/s; ms/image: {stages}")
     print(f"training step, {IMAGES_PER_DEVICE} images: {result['training_step']['milliseconds']['median']:.0f} ms")
 
 
@@ -96,6 +104,7 @@ def measure(
         "resident_before": loaded["resident"],
         "training_step": training,
         "calibration": calibrate(device, max(5, repeats // 2)),
+        "loader": None,
         "clocks": memory.clocks(device),
         "environment": environment(),
     }

@@ -12,6 +12,7 @@ The arithmetic is the reference's (mmdetection SOLOHead._get_targets_single), it
 - later objects of an image overwrite earlier ones in a cell.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -141,13 +142,13 @@ def assign(objects: Objects, padded: tuple[int, int], images: int, head: Head) -
 
 
 def build_targets(
-    objects: Objects, masks: dict[int, Tensor], padded: tuple[int, int], images: int, head: Head
+    objects: Objects, masks: Callable[[int, Tensor], Tensor], padded: tuple[int, int], images: int, head: Head
 ) -> Targets:
     """Assign the batch's objects and keep only the masks that a positive cell needs.
 
     Args:
         objects: of the whole batch.
-        masks: mask stride to (N, H / stride, W / stride) bool, padded, a row per object.
+        masks: the masks of some objects: (stride, rows (M,)) to (M, H / stride, W / stride) bool, padded.
         padded: height and width of the padded batch, pixels.
         images: images in the batch.
         head: the head's configuration.
@@ -161,7 +162,7 @@ def build_targets(
     for stride in sorted(set(MASK_STRIDES)):
         levels = [level for level, s in enumerate(MASK_STRIDES) if s == stride]
         used, index = torch.unique(torch.cat([rows[level] for level in levels]), return_inverse=True)
-        tables[stride] = pack(masks[stride][used])
+        tables[stride] = pack(masks(stride, used))
         for level, part in zip(levels, index.split([len(rows[level]) for level in levels]), strict=True):
             table_rows[level] = part
     return Targets(

@@ -57,18 +57,37 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Bitmap | 
 
 
 @dataclass(frozen=True)
+class Block:
+    """A part of a mask at one stride; everything beyond it is empty.
+
+    Attributes:
+        top, left: place of its first cell.
+        cells: (h, w) bool.
+    """
+
+    top: int
+    left: int
+    cells: NDArray[np.bool_]
+
+    def paint(self, canvas: NDArray[np.bool_]) -> None:
+        """Write the part into an empty (H, W) mask of the same stride."""
+        height, width = self.cells.shape
+        canvas[self.top : self.top + height, self.left : self.left + width] = self.cells
+
+
+@dataclass(frozen=True)
 class ResizedMask:
     """What training needs of one resized (and flipped) mask.
 
     Attributes:
         area: pixels at input size.
         center: y, x of the centre of mass, input-image pixels, float32; 0, 0 for an empty mask.
-        blocks: mask stride to (ceil(h / stride), ceil(w / stride)) bool target.
+        blocks: mask stride to the target's part that holds the object.
     """
 
     area: int
     center: tuple[np.float32, np.float32]
-    blocks: dict[int, NDArray[np.bool_]]
+    blocks: dict[int, Block]
 
 
 class MaskResizer:
@@ -89,34 +108,43 @@ class MaskResizer:
         # how often each original row or column occurs, and the sum of the places where it does
         self.row_weights = _weights(self.rows, original[0])
         self.column_weights = _weights(self.columns, original[1])
+        self.central = {
+            stride: (_central(self.rows, stride), _central(self.columns, stride))
+            for stride in sorted(set(MASK_STRIDES))
+        }
 
     def __call__(self, bitmap: Bitmap) -> ResizedMask:
         """The resized mask of an (h, w) bitmap of 0 and 1."""
-        ys, xs = np.flatnonzero(bitmap.any(1)), np.flatnonzero(bitmap.any(0))
-        top, bottom, left, right = (ys[0], ys[-1] + 1, xs[0], xs[-1] + 1) if len(ys) else (0, 0, 0, 0)
-        crop = bitmap[top:bottom, left:right]
+        left, right = _extent(np.asarray(bitmap.any(0)))
+        top, bottom = _extent(np.asarray(bitmap[:, left:right].any(1)))
         count_y, place_y = (w[top:bottom] for w in self.row_weights)
         count_x, place_x = (w[left:right] for w in self.column_weights)
-        pixels = crop.astype(np.float32)  # sums stay below 2^24, so float32 products are exact
+        pixels = bitmap[top:bottom, left:right].astype(np.float32)  # sums below 2^24: float32 products are exact
         per_row = (pixels @ count_x.astype(np.float32)).astype(np.float64)
         per_column = (count_y.astype(np.float32) @ pixels).astype(np.float64)
         area = int(per_row @ count_y)
         normalizer = np.float32(max(area, 1))
         center = (np.float32(per_row @ place_y) / normalizer, np.float32(per_column @ place_x) / normalizer)
-        return ResizedMask(area, center, {stride: self._blocks(bitmap, stride) for stride in sorted(set(MASK_STRIDES))})
+        extent = (top, bottom, left, right)
+        return ResizedMask(area, center, {stride: self._block(bitmap, stride, *extent) for stride in self.central})
 
-    def _blocks(self, bitmap: Bitmap, stride: int) -> NDArray[np.bool_]:
+    def _block(self, bitmap: Bitmap, stride: int, top: int, bottom: int, left: int, right: int) -> Block:
         """1 where at least two of the block's four central pixels are set.
 
         OpenCV's bilinear reduction by `stride` reads pixels [o, o + 1] of each block, o = stride / 2 - 1, and
         rounds their mean half up (mmdetection: mmcv.imrescale of the mask).
         """
-        rows, row_in = _central(self.rows, stride)
-        columns, column_in = _central(self.columns, stride)
-        flat = bitmap[rows.ravel()] & row_in.ravel()[:, None]  # (2 h', w)
-        upright = flat[0::2] + flat[1::2]  # (h', w)
-        pairs = upright[:, columns.ravel()] * column_in.ravel()  # (h', 2 w')
-        return pairs[:, 0::2] + pairs[:, 1::2] >= 2
+        rows, columns = self.central[stride]
+        first_row, rows = _touching(rows, top, bottom)
+        first_column, columns = _touching(columns, left, right)
+        upright = _pair_sum(bitmap, rows, axis=0)  # (h', w)
+        return Block(first_row, first_column, _pair_sum(upright, columns, axis=1) >= 2)  # (h', w')
+
+
+def _extent(line: NDArray[np.bool_]) -> tuple[int, int]:
+    """First set entry and one past the last; 0 and 0 where none is set."""
+    places = np.flatnonzero(line)
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
 
 
 def _weights(indices: NDArray[np.int64], size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -126,9 +154,23 @@ def _weights(indices: NDArray[np.int64], size: int) -> tuple[NDArray[np.float64]
     )
 
 
-def _central(indices: NDArray[np.int64], stride: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Source indices of the two central pixels of each block, (blocks, 2), and whether they lie in the image."""
+def _central(indices: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """Source indices of the two central pixels of each block: (blocks, 2); -1 beyond the image."""
     offset = stride // 2 - 1
     places = np.arange(-(-len(indices) // stride))[:, None] * stride + offset + np.arange(2)
-    inside = (places < len(indices)).astype(np.uint8)
-    return indices[np.minimum(places, len(indices) - 1)], inside
+    return np.where(places < len(indices), indices[np.minimum(places, len(indices) - 1)], -1)
+
+
+def _touching(pairs: NDArray[np.int64], start: int, end: int) -> tuple[int, NDArray[np.int64]]:
+    """The blocks with a pixel in start..end-1: the first one's number, and their pixels (n, 2)."""
+    first, last = _extent(np.asarray(((pairs >= start) & (pairs < end)).any(1)))
+    return first, pairs[first:last]
+
+
+def _pair_sum(values: NDArray[np.uint8], pairs: NDArray[np.int64], axis: int) -> NDArray[np.uint8]:
+    """Sums of the two entries of each pair along an axis; entry -1 counts as zero."""
+    taken = np.take(values, pairs.ravel(), axis=axis)
+    outside = np.flatnonzero(pairs.ravel() < 0)
+    if len(outside):
+        taken[(slice(None),) * axis + (outside,)] = 0
+    return taken[0::2] + taken[1::2] if axis == 0 else taken[:, 0::2] + taken[:, 1::2]

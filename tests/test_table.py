@@ -203,7 +203,10 @@ print(heavy, time.monotonic() - start < 1)
 
 def test_study(tmp_path: Path):
     study = tmp_path / "depth.yaml"
-    study.write_text("name: depth\nbase: solo_r50_1x\naxes: {head.stacked_convs: [4]}\npublished: [head_depth]\n")
+    study.write_text(
+        "name: head_depth\ntitle: Depth\nbase: solo_r50_1x\n"
+        "axes: {depth: [{label: seven}, {label: four, set: {head.stacked_convs: 4}}]}\n"
+    )
     base = record_of(make_run(tmp_path, ap=50.0))
     fewer = [record_of(make_run(tmp_path, seed=k, setting={"head.stacked_convs": 4}, ap=48.0 + k)) for k in (0, 1)]
     written = write_table([*fewer, base], tmp_path / "out", "--study", str(study))
@@ -217,9 +220,11 @@ def test_study(tmp_path: Path):
     assert (written, plot) == (again, (tmp_path / "again" / "ablation.svg").read_text())
 
 
-def test_an_unknown_published_study_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_study_file_with_unknown_keys_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     study = tmp_path / "depth.yaml"
-    study.write_text("base: solo_r50_1x\npublished: [depths]\n")
+    study.write_text("base: solo_r50_1x\nname: depth\ntitle: Depth\naxis: {}\n")
     words = ["table", "--study", str(study), "--out-dir", str(tmp_path), "--published", str(PUBLISHED)]
     assert main(words) == 2
-    assert "'depths'; valid: grid, coord, head_depth, decoupled, schedule" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "unknown key 'axis'" in message
+    assert "axes" in message

@@ -26,7 +26,7 @@ from solo.model.names import from_reference
 from solo.paste import paste
 from solo.postprocess import find_candidates, point_nms, select
 from solo.schedule import learning_rate
-from solo.targets import MASK_STRIDES, Objects, Targets, build_targets
+from solo.targets import Objects, Targets, build_targets
 from solo.transforms import MaskResizer, decode_segmentation, resized_size
 from tests.golden import fill, synth
 
@@ -90,12 +90,14 @@ def batch_targets(kind: str, truths: list[tuple], padded: tuple[int, int]) -> Ta
         torch.tensor([m.area for m in masks], dtype=torch.int64),
         torch.tensor(images, dtype=torch.int64),
     )
-    tables = {s: torch.zeros(len(masks), padded[0] // s, padded[1] // s, dtype=torch.bool) for s in set(MASK_STRIDES)}
-    for stride, table in tables.items():
-        for row, mask in zip(table, masks, strict=True):
-            block = torch.from_numpy(mask.blocks[stride])
-            row[: block.shape[0], : block.shape[1]] = block
-    return build_targets(objects, tables, padded, len(truths), head_config(kind))
+
+    def table(stride: int, rows: Tensor) -> Tensor:
+        result = np.zeros((len(rows), padded[0] // stride, padded[1] // stride), np.bool_)
+        for canvas, row in zip(result, rows.tolist(), strict=True):
+            masks[row].blocks[stride].paint(canvas)
+        return torch.from_numpy(result)
+
+    return build_targets(objects, table, padded, len(truths), head_config(kind))
 
 
 class Bag(dict):

@@ -144,7 +144,7 @@ def train_peer(peer, model, config, samples, dataset):
             check("data: images that differ", model, not np.array_equal(pixels, sample["inputs"].numpy()), str(key))
         inputs, truths = peer.preprocess([p["inputs"] for p in packed], [p["data_samples"] for p in packed], True)
         losses = peer.losses(inputs, truths)
-        log.append({"lr": wrapper.optimizer.param_groups[0]["lr"], **{name: float(v) for name, v in losses.items()}})
+        log.append({"lr": wrapper.optimizer.param_groups[0]["lr"], **{name: v.item() for name, v in losses.items()}})
         wrapper.update_params(losses["loss_mask"] + losses["loss_cls"])
         warmup.step()
     return log

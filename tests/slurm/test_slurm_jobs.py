@@ -11,7 +11,7 @@ import loopback
 import pytest
 from toy_workflow import Workflow, occurrences
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200)]
 
 COUNT = """
 rule count:

@@ -38,7 +38,7 @@ class Workflow:
         resources = ["--default-resources", "runtime=10", "mem_mb=100"]
         return [sys.executable, "-m", "snakemake", *defaults, *settings, *arguments, *resources]
 
-    def run(self, *arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
         """Run the workflow to its end; its stdout and stderr together are `.stdout`."""
         return subprocess.run(
             self.command(*arguments),
@@ -65,7 +65,7 @@ class Workflow:
         self.processes.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen[str], timeout: float = 90) -> str:
+    def finish(self, process: subprocess.Popen[str], timeout: float = 150) -> str:
         """Wait for a started workflow to succeed; what it printed."""
         self.until(lambda: process.poll() is not None, timeout, "the workflow to end")
         assert process.returncode == 0, self.log.read_text()
