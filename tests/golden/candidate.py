@@ -19,10 +19,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tests.golden import sections
+from tests.golden import misc, network, results
 
-SECTIONS = ("names", "forward", "scenes", "predict", "post", "grad", "traj")
-SHARED = ("nms", "func", "misc")
+SECTIONS = {
+    "names": network.names,
+    "forward": network.forward,
+    "scenes": network.scenes,
+    "predict": results.predict,
+    "post": results.post,
+    "grad": network.grad,
+    "traj": network.traj,
+}  # of each model
+SHARED = {"nms": results.nms, "func": results.func, "misc": misc.misc}
 
 
 def load_spec(path: Path) -> ModuleType:
@@ -39,13 +47,13 @@ def write(spec: ModuleType, out: Path, kinds: list[str], wanted: list[str], refe
     """Write the wanted sections; `reference` supplies inputs that the spec does not determine."""
     out.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
-        for name in SECTIONS:
+        for name, section in SECTIONS.items():
             if name in wanted:
-                getattr(sections, name)(kind, spec, out)
+                section(kind, spec, out)
                 gc.collect()
-    for name in SHARED:
+    for name, shared in SHARED.items():
         if name in wanted:
-            getattr(sections, name)(spec, out, reference)
+            shared(spec, out, reference)
 
 
 def main() -> None:
@@ -55,7 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--reference", type=Path, default=Path(__file__).with_name("public"))
     parser.add_argument("--kinds", default="solo,decoupled,light")
-    parser.add_argument("--sections", default=",".join(SECTIONS + SHARED))
+    parser.add_argument("--sections", default=",".join([*SECTIONS, *SHARED]))
     args: Any = parser.parse_args()
     torch.set_num_threads(2)
     write(load_spec(args.spec), args.out, args.kinds.split(","), args.sections.split(","), args.reference)
