@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from solo.config import RunConfig
 from solo.errors import UserError, unknown
 from solo.layers import describe
 from solo.sources import BACKBONES, CHECKPOINTS
@@ -102,11 +103,18 @@ class Layout:
         suite = self.suite(folder)
         return [f"{self.results}/{folder}/{model}/seed{seed}" for model in suite.models for seed in suite.seeds]
 
+    def resolved(self, folder: str, run: str) -> RunConfig:
+        """The configuration of a run, seed 0."""
+        setting = self.settings(folder)[run] if "--" in run else {}
+        return resolve(self.root / self.model_file(run), self.suite(folder), setting, 0, {})
+
+    def digest(self, folder: str, run: str) -> str:
+        """The digest of everything in a run's configuration that bears on its result."""
+        return self.resolved(folder, run).config.digest()
+
     def weights(self, folder: str, run: str) -> list[str]:
         """The ImageNet weights that a run starts from: one file, or none."""
-        model = run.split("--")[0]
-        setting = self.settings(folder).get(run, {})
-        backbone = resolve(self.root / self.model_file(model), self.suite(folder), setting, 0, {}).config.backbone
+        backbone = self.resolved(folder, run).config.backbone
         if backbone.pretrained == "none":
             return []
         return [f"{self.config.downloads}/weights/{BACKBONES[f'resnet{backbone.depth}'].name}"]

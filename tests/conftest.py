@@ -35,11 +35,6 @@ TINY = {
 }  # fmt: skip
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Every other warning is an error."""
-    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept:DeprecationWarning")
-
-
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder of SOLO_REFERENCE: the reference's configurations, evaluator files and real photos."""

@@ -11,7 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 from solo.batches import Collate
 from solo.config import Backbone, Head, Loss
 from solo.dataset import TrainingSample
-from solo.losses import MASK_LOSSES, dice_loss, detection_losses, focal_loss
+from solo.losses import MASK_LOSSES, detection_losses, dice_loss, focal_loss
 from solo.model.detector import build_detector
 from solo.model.head import MaskMaps
 from solo.transforms import MaskResizer

@@ -83,9 +83,7 @@ def save() -> None:
         }
         for (section, model), entry in observed.items()
     ]  # fmt: skip
-    kept = [
-        row for row in before if (row["section"], row["model"]) not in observed and row["section"] in TOLERANCES
-    ]
+    kept = [row for row in before if (row["section"], row["model"]) not in observed and row["section"] in TOLERANCES]
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps({"rows": kept + now}, indent=1) + "\n")
 

@@ -1,11 +1,17 @@
 """Two sets of detections of one image, set against each other."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle_tools
 
+from solo.coco_categories import COCO
+from solo.evaluate import evaluate
+
 Detection = tuple[int, float, dict[str, Any]]  # label, score, RLE
+IDS = list(COCO.values())
 
 
 def encode(labels: Any, scores: Any, masks: np.ndarray) -> list[Detection]:
@@ -17,6 +23,44 @@ def encode(labels: Any, scores: Any, masks: np.ndarray) -> list[Detection]:
 def of_peer(instances: Any) -> list[Detection]:
     """Detections of the peer's InstanceData."""
     return encode(instances.labels.tolist(), instances.scores.tolist(), instances.masks.cpu().numpy())
+
+
+def of_results(results: list[dict[str, Any]]) -> dict[int, list[Detection]]:
+    """Detections by image of a COCO results file with COCO's categories."""
+    labels = {key: label for label, key in enumerate(IDS)}
+    found: dict[int, list[Detection]] = {}
+    for r in results:
+        found.setdefault(r["image_id"], []).append((labels[r["category_id"]], r["score"], r["segmentation"]))
+    return found
+
+
+def average_precision(detections: dict[int, list[Detection]], truth: Path, scratch: Path) -> float:
+    """Mask AP in percent; writes the detections as COCO results to `scratch`."""
+    scratch.write_text(json.dumps([
+        {"image_id": image, "category_id": IDS[label], "score": score, "segmentation": _plain(rle)}
+        for image, found in detections.items() for label, score, rle in found
+    ]))  # fmt: skip
+    return float(evaluate(scratch, truth)["metrics"]["AP"] or 0.0)
+
+
+def as_truth(detections: dict[int, list[Detection]], truth: Path, out: Path) -> Path:
+    """Every other detection as an annotation of the same images: with random weights the real ones are never met."""
+    content = json.loads(truth.read_text())
+    content["annotations"] = []
+    for image, found in detections.items():
+        for label, _, rle in found[::2]:
+            area, box = float(rle_tools.area(rle)), rle_tools.toBbox(rle).tolist()
+            content["annotations"].append({
+                "id": len(content["annotations"]) + 1, "image_id": image, "category_id": IDS[label], "iscrowd": 0,
+                "area": area, "bbox": box, "segmentation": _plain(rle),
+            })  # fmt: skip
+    out.write_text(json.dumps(content))
+    return out
+
+
+def _plain(rle: dict[str, Any]) -> dict[str, Any]:
+    counts = rle["counts"]
+    return {"size": list(map(int, rle["size"])), "counts": counts.decode() if isinstance(counts, bytes) else counts}
 
 
 def compare(ours: list[Detection], peers: list[Detection], score: float = 1e-3, iou: float = 0.99) -> dict[str, float]:

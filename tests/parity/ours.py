@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from solo import convert
 from solo.batches import Collate, TrainingBatch
+from solo.cli import main
 from solo.config import Config
 from solo.dataset import TrainingSample
 from solo.layers import load, with_classes
@@ -19,6 +20,13 @@ from solo.transforms import MaskResizer
 from tests.golden import fill
 
 Truth = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (n, h, w) uint8, boxes (n, 4) float32, labels (n,) int64
+HERE = ("--workers", "0", "--device", "cpu", "--threads", "2")  # options of `solo predict` within a test
+
+
+def solo(*arguments: object) -> None:
+    """Run a command of `solo`; it must succeed."""
+    status = main([str(argument) for argument in arguments])
+    assert status == 0, f"solo {arguments[0]} ended with {status}"
 
 
 def zoo_config(model: str, classes: int = 80) -> Config:

@@ -51,7 +51,7 @@ def import_mmdet() -> None:
         sys.modules["mmcv._ext"] = stand_in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # third-party modules warn on import about each other
-        import mmdet.models
+        import mmdet.models  # noqa: F401  its modules enter the registries
         from mmdet.utils import register_all_modules
         from mmengine.logging import MMLogger
 
@@ -101,7 +101,8 @@ class Peer:
         Returns:
             (B, 3, H, W) float32 and one data sample per image.
         """
-        samples = [self.sample(image.shape[:2], truth) for image, truth in zip(images, truths or [None] * len(images))]
+        given = truths or [None] * len(images)
+        samples = [self.sample(image.shape[:2], truth) for image, truth in zip(images, given, strict=True)]
         tensors = [torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in images]
         return self.preprocess(tensors, samples, training=truths is not None)
 
@@ -163,8 +164,8 @@ class Peer:
         steps = self.cfg.test_dataloader.dataset.pipeline
         return Compose([step for step in steps if step["type"] != "LoadAnnotations"])
 
-    def predict_file(self, path: Path, image_id: int, pipeline: Any) -> Any:
+    def predict_file(self, path: Path, image_id: int, pipeline: Any, **test_cfg: Any) -> Any:
         """Decode, resize, normalize and predict one image file; masks are at the file's size."""
         data = pipeline({"img_path": str(path), "img_id": image_id})
         inputs, samples = self.preprocess([data["inputs"]], [data["data_samples"]], training=False)
-        return self.predict(inputs, samples)[0]
+        return self.predict(inputs, samples, **test_cfg)[0]

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.golden import synth
 
-KINDS = ("rect", "rect*", "ellipse", "ellipse*", "poly", "poly*", "tiny", "thin", "huge", "border", "two", "ring", "center")
+KINDS = ("rect", "rect*", "ellipse", "ellipse*", "poly", "poly*", "tiny", "thin", "huge", "border", "two", "ring")
 Truth = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 

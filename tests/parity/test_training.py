@@ -115,7 +115,7 @@ def test_one_epoch(model, data, tmp_path, monkeypatch):
 
 
 def shortened(config):
-    """The model's own schedule with a warm-up of four steps to a tenth of its rate: untrained weights diverge at 0.01."""
+    """The model's schedule with four steps of warm-up to a tenth of its rate, at which untrained weights diverge."""
     schedule = config.schedule.model_copy(
         update={"epochs": 1, "milestones": (1,), "batch_size": 2, "warmup_steps": 4, "lr": 0.001, "log_every": 1}
     )
@@ -133,8 +133,9 @@ def train_peer(peer, model, config, samples, dataset):
     settings["optimizer"] = {**settings["optimizer"], "lr": schedule.lr}
     wrapper = build_optim_wrapper(peer.network, settings)
     warmup = LinearLR(wrapper.optimizer, start_factor=schedule.warmup_factor, by_epoch=False, end=schedule.warmup_steps)
-    identities = [samples.split.images[i].id for i in samples.indices]
-    check("order: batches that differ", model, identities != [dataset.get_data_info(i)["img_id"] for i in range(len(dataset))])
+    mine = [samples.split.images[i].id for i in samples.indices]
+    theirs = [dataset.get_data_info(i)["img_id"] for i in range(len(dataset))]
+    check("order: batches that differ", model, mine != theirs)
     log = []
     peer.network.train()
     for keys in MicroBatches(samples.is_wide(), schedule.images_per_device, 1, 0, 1, ledger.SEED, 1):

@@ -11,7 +11,7 @@ import pytest
 from snakemake_executor_plugin_submitit.ledger import Ledger, job_key
 from toy_workflow import Workflow
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
 COUNT = """
 rule count:
@@ -41,7 +41,7 @@ def test_a_job_at_its_time_limit_saves_and_continues(workflow: Workflow) -> None
     # SLURM looks at time limits every 30 s: the signal comes between second 5 and second 35
     write_count(workflow, goal=360, runtime=1)
     main = workflow.start("done.txt", "--submitit-signal-seconds", "55")
-    workflow.until(lambda: "REQUEUED" in workflow.log.read_text(), 90, "the first requeue")
+    workflow.until(lambda: "REQUEUED" in workflow.log.read_text(), 200, "the first requeue")
     workflow.slurm("scontrol", "update", f"jobid={workflow.job_ids()[0]}", "timelimit=10")  # so that it is the only one
     workflow.finish(main)
     (job_id,) = workflow.job_ids()
@@ -55,7 +55,7 @@ def test_a_preempted_job_saves_and_continues(workflow: Workflow) -> None:
     write_count(workflow, goal=80, more="slurm_extra='--exclusive --nodelist=node1'")
     main = workflow.start("done.txt")
     job_id = workflow.running_job()
-    workflow.until(lambda: len(workflow.steps()) > 5, 30, "the first steps")
+    workflow.until(lambda: len(workflow.steps()) > 5, 120, "the first steps")
     urgent = workflow.slurm("sbatch", "--parsable", "-p", "urgent", "--exclusive", "-w", "node1", "--wrap", "true")
     workflow.finish(main)
     assert workflow.job_ids() == [job_id]
@@ -74,7 +74,7 @@ rule count:
 """)
     main = workflow.start("done.txt")
     job_id = workflow.running_job()
-    workflow.until(lambda: all(len(workflow.steps(f"trace{rank}")) > 3 for rank in range(4)), 30, "all ranks")
+    workflow.until(lambda: all(len(workflow.steps(f"trace{rank}")) > 3 for rank in range(4)), 120, "all ranks")
     workflow.slurm("scancel", "--signal=USR2", job_id)
     workflow.finish(main)
     assert workflow.sacct(job_id) == ["REQUEUED", "COMPLETED"]
@@ -92,7 +92,7 @@ rule count:
     shell: "python $COUNTER 40 {wildcards.i}.state {wildcards.i}.trace && touch {output}"
 """)
     main = workflow.start("all")
-    workflow.until(lambda: all(len(workflow.steps(f"{i}.trace")) > 3 for i in range(2)), 30, "both elements")
+    workflow.until(lambda: all(len(workflow.steps(f"{i}.trace")) > 3 for i in range(2)), 120, "both elements")
     (array,) = workflow.job_ids()
     workflow.slurm("scancel", "--signal=USR2", f"{array}_1")
     workflow.finish(main)
@@ -111,7 +111,7 @@ rule plain:
 """)
     main = workflow.start("done.txt")
     job_id = workflow.running_job()
-    workflow.until((workflow.folder / "begun").exists, 30, "the command")
+    workflow.until((workflow.folder / "begun").exists, 120, "the command")
     workflow.slurm("scancel", "--signal=USR2", job_id)
     workflow.finish(main)
     assert workflow.sacct(job_id) == ["COMPLETED"]
@@ -123,7 +123,7 @@ def test_a_job_continues_on_another_node_when_its_own_fails(workflow: Workflow) 
     main = workflow.start("done.txt")
     job_id = workflow.running_job()
     node = workflow.slurm("squeue", "-h", "-j", job_id, "-o", "%N").strip()
-    workflow.until(lambda: len(workflow.steps()) > 15, 30, "the first checkpoint")
+    workflow.until(lambda: len(workflow.steps()) > 15, 120, "the first checkpoint")
     try:
         workflow.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
         workflow.finish(main)
@@ -142,7 +142,7 @@ def test_a_requeue_without_a_signal_loses_at_most_an_interval(workflow: Workflow
     write_count(workflow, goal=60, every=10)
     main = workflow.start("done.txt")
     job_id = workflow.running_job()
-    workflow.until(lambda: len(workflow.steps()) > 15, 30, "the first checkpoint")
+    workflow.until(lambda: len(workflow.steps()) > 15, 120, "the first checkpoint")
     workflow.slurm("scontrol", "requeue", job_id)
     workflow.finish(main)
     assert workflow.sacct(job_id) == ["REQUEUED", "COMPLETED"]
@@ -165,11 +165,11 @@ rule short:
     shell: "python $COUNTER 20 short.state short.trace && touch {output}"
 """)
     main = workflow.start("all")
-    workflow.until(lambda: len(workflow.job_ids()) == 2 and len(workflow.steps("long.trace")) > 3, 30, "both jobs")
+    workflow.until(lambda: len(workflow.job_ids()) == 2 and len(workflow.steps("long.trace")) > 3, 120, "both jobs")
     os.kill(main.pid, signal.SIGKILL)
     main.wait()
     before = workflow.job_ids()
-    workflow.until((workflow.folder / "short.txt").exists, 30, "the short job to end while nobody watches")
+    workflow.until((workflow.folder / "short.txt").exists, 120, "the short job to end while nobody watches")
     unlock = [*workflow.command("--unlock")]
     subprocess.run(unlock, cwd=workflow.folder, env=workflow.environment, check=True, capture_output=True)
     again = workflow.run("all", "--rerun-incomplete", "--forcerun", "short")
@@ -224,7 +224,9 @@ def test_submissions_wait_for_a_controller_that_is_away(workflow: Workflow) -> N
     workflow.cluster.stop("slurmctld", "slurmctld")
     try:
         main = workflow.start("done.txt")
-        workflow.until(lambda: workflow.log.exists() and "does not answer" in workflow.log.read_text(), 60, "a refusal")
+        workflow.until(
+            lambda: workflow.log.exists() and "does not answer" in workflow.log.read_text(), 200, "a refusal"
+        )
     finally:
         workflow.cluster.start_controller()
     workflow.finish(main)
@@ -261,10 +263,10 @@ rule second:
 """)
     main = workflow.start("all")
     # a job that is just being started needs the controller
-    workflow.until(lambda: len(workflow.steps("first.trace")) > 3, 30, "the first steps")
+    workflow.until(lambda: len(workflow.steps("first.trace")) > 3, 120, "the first steps")
     workflow.cluster.stop("slurmctld", "slurmctld")
     try:
-        workflow.until(lambda: len(workflow.steps("first.trace")) == 30, 30, "the job to end without a controller")
+        workflow.until(lambda: len(workflow.steps("first.trace")) == 30, 120, "the job to end without a controller")
     finally:
         workflow.cluster.start_controller()
     workflow.finish(main)

@@ -38,7 +38,7 @@ class Workflow:
         resources = ["--default-resources", "runtime=10", "mem_mb=100"]
         return [sys.executable, "-m", "snakemake", *defaults, *settings, *arguments, *resources]
 
-    def run(self, *arguments: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 250) -> subprocess.CompletedProcess[str]:
         """Run the workflow to its end; its stdout and stderr together are `.stdout`."""
         return subprocess.run(
             self.command(*arguments),
@@ -65,7 +65,7 @@ class Workflow:
         self.processes.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen[str], timeout: float = 150) -> str:
+    def finish(self, process: subprocess.Popen[str], timeout: float = 250) -> str:
         """Wait for a started workflow to succeed; what it printed."""
         self.until(lambda: process.poll() is not None, timeout, "the workflow to end")
         assert process.returncode == 0, self.log.read_text()
@@ -89,7 +89,7 @@ class Workflow:
         records = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
         return [record["id"] for record in records if record["event"] == "submitted"]
 
-    def running_job(self, timeout: float = 30) -> str:
+    def running_job(self, timeout: float = 120) -> str:
         """The id of the only job, once it runs."""
         self.until(lambda: self.job_ids() and self.squeue(self.job_ids()[-1]) == "RUNNING", timeout, "a running job")
         return self.job_ids()[-1]
@@ -101,7 +101,7 @@ class Workflow:
         """What sacct says of every run of a job, oldest first, once it has nothing open any more."""
         command = ("sacct", "-X", "-D", "-n", "-P", "-j", job_id, "-o", fields)
         open_states = ("PENDING", "RUNNING", "COMPLETING")
-        self.until(lambda: not any(s in self.slurm(*command) for s in open_states), 30, f"the end of job {job_id}")
+        self.until(lambda: not any(s in self.slurm(*command) for s in open_states), 120, f"the end of job {job_id}")
         return self.slurm(*command).splitlines()
 
     def until(self, ready: Callable[[], object], timeout: float, what: str) -> None:

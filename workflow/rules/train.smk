@@ -1,5 +1,5 @@
-# From configuration to model.pth. A training depends on the content of its configuration, of its data and of the model's
-# code; config.yaml and data.json keep their bytes when only a comment changed, and then nothing is trained again.
+# From configuration to model.pth. A training starts again when the digest of its configuration, its data or the code of
+# the model changes, not when a file is touched: `digest` and `code` are parameters, and config.yaml counts as ancient.
 localrules:
     config,
 
@@ -29,7 +29,7 @@ rule config:
 
 rule train:
     input:
-        config=f"{RUN}/config.yaml",
+        config=ancient(f"{RUN}/config.yaml"),
         data=f"{LAYOUT.results}/{{suite}}/data.json",
         weights=lambda wildcards: ancient(
             LAYOUT.weights(wildcards.suite, wildcards.run)
@@ -50,6 +50,7 @@ rule train:
         runtime=24 * 60,
     params:
         code=code_version(),
+        digest=lambda wildcards: LAYOUT.digest(wildcards.suite, wildcards.run),
         data=lambda wildcards: LAYOUT.data(wildcards.suite),
         out=lambda wildcards, output: parent(output[0]),
         weights=f"{LAYOUT.config.downloads}/weights",
@@ -62,7 +63,7 @@ rule train:
 rule convert:
     input:
         checkpoint=lambda wildcards: ancient(LAYOUT.checkpoint(wildcards.run)),
-        config=f"{RUN}/config.yaml",
+        config=ancient(f"{RUN}/config.yaml"),
     output:
         f"{RUN}/model.pth",
     log:
