@@ -136,10 +136,10 @@ def test_local_jobs_outlive_a_killed_main_process(local_workflow: Workflow) -> N
 
 @pytest.mark.timeout(400)
 def test_local_jobs_save_and_continue_at_their_time_limit(local_workflow: Workflow) -> None:
-    local_workflow.write(COUNT.format(goal=100, more="resources: runtime=1"))
+    local_workflow.write(COUNT.format(goal=160, more="resources: runtime=1"))
     main = local_workflow.start("done.txt", "--submitit-cluster", "local", "--submitit-signal-seconds", "48")
     local_workflow.finish(main)
-    assert local_workflow.steps() == list(range(1, 101))
+    assert local_workflow.steps() == list(range(1, 161))
     assert len(local_workflow.starts()) >= 2
 
 
