@@ -27,9 +27,18 @@ class Model:
 
 
 def save(value: dict[str, Any], path: str | Path) -> None:
-    """Write tensors and plain values atomically, to be read with `weights_only=True`."""
-    with atomic(path, "wb") as file:
-        torch.save(value, file)
+    """Write tensors and plain values atomically, to be read with `weights_only=True`.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        with atomic(path, "wb") as file:
+            torch.save(value, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch's writer covers it with an error about positions
+            raise UserError(f"cannot write {path}: {error.__context__.strerror}") from None
+        raise
 
 
 def load(path: str | Path, kind: str) -> dict[str, Any]:

@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module.run(args)
     except UserError as error:
+        # a loader worker's error arrives inside its traceback
+        progress.say(f"solo {command}: {str(error).rsplit('solo.errors.UserError: ')[-1].strip()}")
+        return 2
+    except OSError as error:  # a full disk, a folder that cannot be written
+        progress.write_log(traceback.format_exc())
         progress.say(f"solo {command}: {error}")
         return 2
     except KeyboardInterrupt:

@@ -102,19 +102,24 @@ def read(path: Path) -> dict[str, Any]:
         *((getattr(multiarray, name), f"{module}.multiarray.{name}")
           for name in ("_reconstruct", "scalar") for module in ("numpy.core", "numpy._core")),
         (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (Inert, "builtins.getattr"),  # how that buffer's state names its own methods
     ]  # fmt: skip
     try:
         with torch.serialization.safe_globals(allowed):
             value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds objects that are not read from an untrusted file: {first_line(error)}"
-        ) from error
+        raise UserError(f"{path} holds objects that are not read from an untrusted file: {foreign(error)}") from error
     except Exception as error:  # torch raises RuntimeError, EOFError and others for damaged files
         raise UserError(f"{path} is truncated, damaged or no checkpoint: {first_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, not a checkpoint")
     return value
+
+
+def foreign(error: Exception) -> str:
+    """The name of the object that was refused, out of torch's lines of advice."""
+    named = re.search(r"GLOBAL (\S+)|unrecognized function (.+)", str(error))
+    return next(filter(None, named.groups())) if named else "an operation that no checkpoint needs"
 
 
 def first_line(error: Exception) -> str:

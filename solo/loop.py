@@ -61,6 +61,7 @@ class Training:
         training_split, validation_split: parsed annotations.
         seed: of order and augmentation.
         out: run directory.
+        label: of the progress bar.
         identity: digests that a checkpoint must share to be resumed.
         device: of this process.
         group: the processes that take part.
@@ -71,11 +72,11 @@ class Training:
 
     def __init__(
         self, config: Config, detector: Detector, training_split: CocoSplit, validation_split: CocoSplit, seed: int,
-        out: Path, identity: dict[str, Any], device: torch.device, group: Group,
+        out: Path, label: str, identity: dict[str, Any], device: torch.device, group: Group,
     ) -> None:  # fmt: skip
         self.config, self.schedule, self.seed, self.out = config, config.schedule, seed, out
         self.training_split, self.validation_split = training_split, validation_split
-        self.identity, self.device, self.group = identity, device, group
+        self.label, self.identity, self.device, self.group = label, identity, device, group
         virtual = self.schedule.batch_size // self.schedule.images_per_device
         if virtual % group.world:
             raise UserError(
@@ -132,7 +133,7 @@ class Training:
             pin_memory=self.device.type == "cuda", multiprocessing_context="forkserver" if workers else None,
         )  # fmt: skip
         feed = iter(loader)
-        with Progress("train", self.steps, "steps", self.step, quiet=not self.group.first) as progress:
+        with Progress(self.label, self.steps, "steps", self.step, quiet=not self.group.first) as progress:
             while self.step < self.steps:
                 waited = self._take_step(feed)
                 self.seconds += time.monotonic() - started

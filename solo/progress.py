@@ -1,13 +1,19 @@
 """Progress that fits its place: a bar with ETA on a terminal, plain lines in a log."""
 
+import contextlib
+import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 _log: list[IO[str]] = []
+_line: list[tuple[int, FileLock]] = []
 
 
 def log_to(path: str) -> None:
@@ -46,7 +52,10 @@ class Progress:
         self.last = self.began
         self.bar = None
         if sys.stderr.isatty() and not quiet:
-            self.bar = tqdm(total=total, initial=done, desc=what, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)
+            self.bar = tqdm(
+                total=total, initial=done, desc=what, unit=unit, unit_scale=unit == "B", dynamic_ncols=True,
+                position=_line_of_terminal(), leave=False,
+            )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +96,19 @@ class Progress:
 
     def _amount(self, count: int) -> str:
         return size(count) if self.unit == "B" else str(count)
+
+
+def _line_of_terminal() -> int:
+    """A line for this process's bar that no other process draws on: the first whose lock is free."""
+    if not _line:
+        terminal = os.ttyname(sys.stderr.fileno()).replace("/", "_")
+        for number in range(8):
+            lock = FileLock(Path(tempfile.gettempdir()) / f"solo{terminal}.{os.getuid()}.{number}.lock")
+            with contextlib.suppress(Timeout, OSError):
+                lock.acquire(timeout=0)
+                _line.append((number, lock))  # held until the process ends
+                break
+    return _line[0][0] if _line else 0
 
 
 def size(count: float) -> str:

@@ -139,10 +139,10 @@ def _cast(rng: np.random.RandomState, side: int, count: int) -> list[tuple[str, 
     for _ in range(count):
         draw = _integer(rng, 100)
         kind = kinds[_integer(rng, len(kinds))]
-        if draw < 15:
-            low, high = 160, 250  # COCO's small, under 32² pixels at the default size
+        if draw < 8:
+            low, high = 170, 250  # COCO's small, under 32² pixels at the default size
         elif draw < 80 or kind == "triangle":
-            low, high = 300, 680
+            low, high = 340, 700
         else:
             low, high = 910, 970
         cast.append((kind, side * (low + _integer(rng, high - low + 1)) // 1000))

@@ -32,6 +32,7 @@ class Suite(Section):
     data: str = Field(description="synth (drawn), coco2017 (fetched), or a folder in COCO layout")
     models: tuple[str, ...] = Field(ZOO, min_length=1, description="rows")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="runs per row")
+    threads: int = Field(8, gt=0, description="CPU threads of a training and of a prediction")
     overrides: dict[str, Any] = Field(default_factory=dict, description="sections over every model")
     model_overrides: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections over one model")
 

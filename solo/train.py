@@ -115,7 +115,9 @@ def train(
         "code_version": code_version(),
         "seed": spec.seed,
     }
-    training = Training(config, detector, training_split, validation_split, spec.seed, out, identity, device, group)
+    training = Training(
+        config, detector, training_split, validation_split, spec.seed, out, spec.name, identity, device, group
+    )
     training.fit(stop)
     if group.first:
         finish(run_spec, detector, training, out, identity)

@@ -69,7 +69,7 @@ def solo() -> Solo:
     def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "solo.cli", *map(str, words)], capture_output=True, text=True, check=False,
-            env={**os.environ, **environment}, cwd=ROOT, timeout=300,
+            env={**os.environ, **environment}, cwd=ROOT, timeout=3600,
         )  # fmt: skip
 
     return run

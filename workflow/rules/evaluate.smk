@@ -14,7 +14,7 @@ rule predict:
         f"{RUN}/logs/predict.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 8
+    threads: lambda wildcards: LAYOUT.suite(wildcards.suite).threads
     resources:
         mem_mb=16000,
         runtime=120,

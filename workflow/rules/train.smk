@@ -44,7 +44,7 @@ rule train:
         suite=TRAINED,
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 8
+    threads: lambda wildcards: LAYOUT.suite(wildcards.suite).threads
     resources:
         mem_mb=16000,
         runtime=24 * 60,
