@@ -32,6 +32,7 @@ from solo.predict import predict_split
 from solo.progress import Progress, say
 from solo.schedule import learning_rate
 from solo.stop import Interrupted, StopSignal
+from solo.window import LossWindow
 
 KIND = "SOLO checkpoint"
 
@@ -110,9 +111,7 @@ class Training:
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.schedule.precision == "fp16")
         self.step, self.seconds, self.resumes, self.trained_images = 0, 0.0, 0, 0
-        self.window = torch.zeros(3, dtype=torch.float64, device=device)  # sums of the two losses and the cells
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
-        self.recent: list[tuple[int, tuple[int, ...]]] = []
+        self.window = LossWindow(device, group)
         self.checkpoint = out / "checkpoints" / "last.pth"
         self.journal = self._resume()
 
@@ -163,13 +162,13 @@ class Training:
             asked = time.monotonic()
             batch: TrainingBatch = next(feed)
             waited += time.monotonic() - asked
-            self.recent.append((self.step + 1, batch.image_ids))
             with self._no_sync(micro), autocast(self.device, self.schedule.precision):
                 losses = self.step_module(batch.to(self.device))
             loss = losses["loss_mask"] + losses["loss_category"]
             with self._no_sync(micro):
                 self.scaler.scale(loss / self.accumulation).backward()
-            self._watch(losses, loss.detach(), sum(map(sum, batch.targets.counts)))
+            positives = sum(map(sum, batch.targets.counts))
+            self.window.add(self.step + 1, batch.image_ids, losses, positives, 1 / self.accumulation)
             self.trained_images += len(batch.image_ids) * self.group.world
         if self.schedule.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -184,31 +183,11 @@ class Training:
         last = micro == self.accumulation - 1
         return nullcontext() if last or self.group.world == 1 else self.step_module.no_sync()  # type: ignore[operator]
 
-    def _watch(self, losses: dict[str, Tensor], loss: Tensor, positives: int) -> None:
-        """Add to the window and remember the first bad step, without waiting for the device."""
-        both = torch.stack([losses["loss_mask"].detach(), losses["loss_category"].detach()]).double()
-        self.window[:2] += both / self.accumulation
-        self.window[2] += positives / self.accumulation
-        bad = ~torch.isfinite(loss) & (self.bad_step < 0)
-        self.bad_step = torch.where(bad, self.step + 1, self.bad_step)
-
-    def _check_finite(self) -> None:
-        """Stop on a loss that was not finite since the last check; weights of that step are never saved."""
-        step = int(self.bad_step)
-        if self.group.any(step >= 0):
-            images = [i for number, ids in self.recent if number == step for i in ids]
-            where = f"step {step}, images {images}" if step >= 0 else "another process"
-            raise UserError(
-                f"the loss is not finite at {where}; the last checkpoint is from before. Lower schedule.lr, lengthen "
-                "schedule.warmup_steps, set schedule.clip_norm, or use precision fp32 or bf16"
-            )
-        self.recent.clear()
-
     def _log(self, waited: float) -> None:
-        self._check_finite()
+        self.window.check()
         previous = (self.step - 1) // self.schedule.log_every * self.schedule.log_every
-        sums = [sum(values) for values in zip(*self.group.gather(self.window.tolist()), strict=True)]
-        self.window.zero_()
+        sums = [sum(values) for values in zip(*self.window.everyone(), strict=True)]
+        self.window.sums.zero_()
         if not self.group.first:
             return
         mask, category, positives = (value / (self.step - previous) / self.group.world for value in sums)
@@ -264,8 +243,8 @@ class Training:
 
     def _save(self) -> None:
         """Write the checkpoint of this step."""
-        self._check_finite()
-        windows = self.group.gather(self.window.tolist())
+        self.window.check()
+        windows = self.window.everyone()
         if self.group.first:
             self._write(windows)
         self.group.barrier()
@@ -274,7 +253,7 @@ class Training:
         save(
             {
                 "kind": KIND, "identity": self.identity, "step": self.step, "seconds": self.seconds,
-                "resumes": self.resumes, "trained_images": self.trained_images, "world": self.group.world,
+                "resumes": self.resumes, "trained_images": self.trained_images,
                 "windows": windows or [[0.0] * 3] * self.group.world, "journal": self.journal.text,
                 "detector": self.detector.state_dict(), "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -301,10 +280,7 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self.trained_images = state["step"], state["seconds"], state["trained_images"]
         self.resumes = state["resumes"] + 1
-        if state["world"] == self.group.world:
-            self.window += torch.tensor(state["windows"][self.group.rank], device=self.device)
-        elif self.group.first:
-            self.window += torch.tensor(state["windows"], device=self.device).sum(0) * self.group.world / state["world"]
+        self.window.restore(state["windows"])
         if self.group.first:
             say(f"resuming from {self.checkpoint}: {self.step} of {self.steps} steps are done")
         return self._journal(state["journal"])

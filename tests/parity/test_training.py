@@ -98,7 +98,9 @@ def test_one_epoch(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr("solo.loop.save", lambda *args: None)  # checkpoints are another test's matter
     start = {name: tensor.clone() for name, tensor in peer.state().items()}
 
-    training = Training(config, detector, split, validation, ledger.SEED, tmp_path, "train", {}, torch.device("cpu"), Group())
+    training = Training(
+        config, detector, split, validation, ledger.SEED, tmp_path, "train", {}, torch.device("cpu"), Group()
+    )
     training.fit(None)  # nothing stops it
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     mine = [line for line in lines if line["kind"] == "train"]
