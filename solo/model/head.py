@@ -6,6 +6,7 @@ dozen (mmdetection SOLOHead.forward).
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ class MaskBranch(nn.Module):
         return x
 
 
-class GridHead(nn.Module):
+class GridHead(nn.Module, ABC):
     """What the three heads share: the category branch and the mask branches' hidden layers.
 
     Args:
@@ -112,6 +113,7 @@ class GridHead(nn.Module):
         """One level's map (B, C, h, w) to the last hidden map of each mask branch, (B, F, h, w)."""
         return tuple(branch(feature) for branch in self.mask_branches)
 
+    @abstractmethod
     def mask_maps(self, level: int, features: MaskFeatures, cells: Tensor) -> list[MaskMaps]:
         """Mask logits of the chosen cells of one image at twice the level's size.
 
@@ -123,7 +125,6 @@ class GridHead(nn.Module):
         Returns:
             Factors with logits (u, 2h, 2w) whose product of sigmoids is the mask of each cell.
         """
-        raise NotImplementedError
 
 
 class SoloHead(GridHead):

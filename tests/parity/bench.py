@@ -57,9 +57,10 @@ def main() -> None:
     device, protocol = pick_device(args.device), QUICK if args.quick else FULL
     rows: list[Row] = []
     for head in args.heads.split(","):
-        rows += measure(head, device, args, protocol)
+        new = measure(head, device, args, protocol)
+        rows += new
         write_json(args.out, {**header(device, args, protocol), "rows": rows})
-        print("\n".join(table(rows)), flush=True)
+        print("\n".join(table(new)), flush=True)
 
 
 def header(device: torch.device, args: argparse.Namespace, protocol: dict[str, Any]) -> dict[str, Any]:

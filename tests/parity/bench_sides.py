@@ -1,5 +1,7 @@
 """The two sides of the bench: what is timed, and nothing else. Each side is built without importing the other."""
 
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
@@ -158,7 +160,8 @@ class Theirs:
         settings = merge(settings, {"data_root": str(data), "ann_file": f"annotations/instances_{split}.json"})
         settings["data_prefix"] = {"img": f"{split}/"}
         categories = CocoSplit(data, split).categories
-        dataset = DATASETS.build(settings | {"metainfo": {"classes": tuple(c.name for c in categories)}})
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells that it loads
+            dataset = DATASETS.build(settings | {"metainfo": {"classes": tuple(c.name for c in categories)}})
         return lambda i: pseudo_collate([dataset[i % len(dataset)]])
 
 
