@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 # Tiny tensors gain nothing from threads and lose much where cores are shared; must stand before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A network that takes a training step on the tiny set in some 30 ms.
 TINY = {

@@ -1,3 +1,5 @@
+"""What a record says of its machine."""
+
 import json
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""One record from a run's files, and refusals of mixed ones."""
+
 import json
 from pathlib import Path
 

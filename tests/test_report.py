@@ -1,3 +1,5 @@
+"""The report page: self-contained, deterministic, complete."""
+
 import re
 import xml.dom.minidom
 from html.parser import HTMLParser

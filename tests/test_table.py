@@ -1,3 +1,5 @@
+"""The results table, its footnotes, verdicts and the ablation form."""
+
 import csv
 import json
 import subprocess

@@ -1,3 +1,5 @@
+"""Runs in a real MLflow store: once, twice, at once, and through an outage."""
+
 import os
 import signal
 import socket
