@@ -24,7 +24,7 @@ MODEL = {
     "loss": {"category_weight": 2.0},
     "input": {"image_scale": [320, 320], "train_scales": [[320, 320]], "flip_probability": 0.0},
     "schedule": {
-        "epochs": 300, "milestones": [220, 270], "lr": 0.02, "warmup_steps": 30, "warmup_factor": 0.1,
+        "epochs": 500, "milestones": [380, 450], "lr": 0.02, "warmup_steps": 30, "warmup_factor": 0.1,
         "batch_size": 4, "images_per_device": 4, "clip_norm": 10.0, "eval_every": 0, "log_every": 20,
     },
     "runtime": {"workers": 1},
