@@ -17,7 +17,7 @@ MODEL = {
     },
     # Objects go to finer levels than the zoo would send them, whose masks are coarse at this image size.
     "head": {
-        "grid_sizes": [20, 18, 12, 8, 6], "stacked_convs": 2, "feat_channels": 64, "norm_groups": 16,
+        "grid_sizes": [24, 20, 16, 12, 8], "stacked_convs": 2, "feat_channels": 64, "norm_groups": 16,
         "scale_ranges": [[1, 48], [32, 96], [64, 192], [160, 256], [240, 2048]],
         "init_std": 0.04,  # a narrow head's outputs hardly differ between cells at 0.01
     },
