@@ -159,7 +159,7 @@ class Collate:
         def table(stride: int, rows: Tensor) -> Tensor:
             result = np.zeros((len(rows), padded[0] // stride, padded[1] // stride), np.bool_)
             for canvas, row in zip(result, rows.tolist(), strict=True):
-                masks[row].blocks[stride].paint(canvas)
+                masks[row].block(stride).paint(canvas)
             return torch.from_numpy(result)
 
         targets = build_targets(objects, table, padded, len(samples), self.head)

@@ -23,11 +23,11 @@ from solo.checkpoint import Model, load_model
 from solo.dataset import CocoSplit, TestSet, TrainingSet
 from solo.device import autocast, pick_device, set_threads
 from solo.environment import environment
-from solo.inference import hidden_maps
+from solo.inference import mask_sources
 from solo.loader_speed import measure_loader
 from solo.losses import detection_losses
 from solo.model.folding import folded
-from solo.postprocess import MaskSource, find_candidates, point_nms, select
+from solo.postprocess import find_candidates, point_nms, select
 from solo.predict import encode, masks_at_original_size
 from solo.progress import Progress
 
@@ -137,13 +137,10 @@ def inference_marks(model: Model, images: TestBatch, device: torch.device, preci
         features = detector.features(normalized)
         grids = [point_nms(logits.float().sigmoid()) for logits in detector.head.category_logits(features)]
         candidates = [find_candidates([g[i] for g in grids], config.test) for i in range(len(images.image_ids))]
-        hidden = hidden_maps(detector.head, features, candidates)
-        yield now(device)
         size = normalized.shape[2] // 4, normalized.shape[3] // 4
-        found = [
-            select(c, MaskSource(detector.head, maps, size), config.head.strides, config.test)
-            for c, maps in zip(candidates, hidden, strict=True)
-        ]
+        sources = mask_sources(detector.head, features, candidates, size)
+        yield now(device)
+        found = [select(c, s, config.head.strides, config.test) for c, s in zip(candidates, sources, strict=True)]
     yield now(device)
     for i, instances in enumerate(found):
         masks = masks_at_original_size(instances.masks, images, i, config.test.mask_threshold)
@@ -162,7 +159,10 @@ def time_training(model: Model, data: str, device: torch.device, precision: str,
     ]
     detector = model.detector.train()
     optimizer = torch.optim.SGD(
-        [p for p in detector.parameters() if p.requires_grad], lr=0.0, momentum=config.schedule.momentum
+        [p for p in detector.parameters() if p.requires_grad],
+        lr=0.0,
+        momentum=config.schedule.momentum,
+        fused=True,
     )
     memory.reset_peak(device)
 

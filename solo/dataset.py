@@ -222,7 +222,7 @@ def training_sample(
     resized = resize_image(pixels, size)
     return TrainingSample(
         image_id,
-        np.ascontiguousarray(resized[:, ::-1]) if flip else resized,
+        cv2.flip(resized, 1).astype(np.uint8, copy=False) if flip else resized,
         resize_boxes(np.array(boxes, np.float32).reshape(-1, 4), original, size, flip),
         np.array(labels, np.int64),
         masks,

@@ -1,6 +1,7 @@
 """Devices, threads and precision."""
 
 import contextlib
+import ctypes
 import os
 from contextlib import AbstractContextManager
 
@@ -33,6 +34,15 @@ def pick_device(name: str) -> torch.device:
 def set_threads(threads: int) -> None:
     """Use `threads` CPU threads; 0: as many as this process may run on."""
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse freed maps of up to 32 MiB; else it hands them back and the kernel clears them for each layer."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((-3, 2**25), (-1, 2**30)):  # M_MMAP_THRESHOLD (at most 32 MiB), M_TRIM_THRESHOLD
+            mallopt(parameter, value)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

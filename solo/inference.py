@@ -5,7 +5,7 @@ from torch import Tensor
 
 from solo.config import Test
 from solo.model.detector import Detector
-from solo.model.head import GridHead, MaskFeatures
+from solo.model.head import GridHead
 from solo.postprocess import Candidates, Instances, MaskSource, find_candidates, point_nms, select
 
 
@@ -22,25 +22,22 @@ def detect(detector: Detector, images: Tensor, test: Test, strides: tuple[int, .
     features = detector.features(images)
     grids = [point_nms(logits.float().sigmoid()) for logits in detector.head.category_logits(features)]
     candidates = [find_candidates([grid[i] for grid in grids], test) for i in range(len(images))]
-    hidden = hidden_maps(detector.head, features, candidates)
-    size = images.shape[2] // 4, images.shape[3] // 4
-    return [
-        select(found, MaskSource(detector.head, maps, size), strides, test)
-        for found, maps in zip(candidates, hidden, strict=True)
-    ]
+    sources = mask_sources(detector.head, features, candidates, (images.shape[2] // 4, images.shape[3] // 4))
+    return [select(found, source, strides, test) for found, source in zip(candidates, sources, strict=True)]
 
 
-def hidden_maps(
-    head: GridHead, features: list[Tensor], candidates: list[Candidates]
-) -> list[list[MaskFeatures | None]]:
-    """Per image and level the mask branches' last hidden maps (F, h, w), computed only where a candidate is.
+def mask_sources(
+    head: GridHead, features: list[Tensor], candidates: list[Candidates], size: tuple[int, int]
+) -> list[MaskSource]:
+    """What each image's masks are made from; the mask branches run only where a candidate is.
 
     Args:
         head: the detector's head.
         features: five maps (B, C, h, w).
         candidates: of each image.
+        size: height and width of the stride-4 grid.
     """
-    maps: list[list[MaskFeatures | None]] = [[None] * len(features) for _ in candidates]
+    sources = [MaskSource(head, size) for _ in candidates]
     present = [torch.bincount(found.levels, minlength=len(features)).tolist() for found in candidates]
     for level, feature in enumerate(features):
         images = [image for image, counts in enumerate(present) if counts[level]]
@@ -49,5 +46,5 @@ def hidden_maps(
         part = feature if len(images) == len(feature) else torch.cat([feature[i : i + 1] for i in images])
         hidden = head.mask_features(part)
         for row, image in enumerate(images):
-            maps[image][level] = tuple(h[row] for h in hidden)
-    return maps
+            sources[image].add(level, tuple(h[row] for h in hidden))
+    return sources

@@ -25,6 +25,7 @@ from solo.device import autocast
 from solo.distributed import Group
 from solo.errors import UserError
 from solo.evaluate import NAMES, evaluate
+from solo.gradients import Scaling, unscaled
 from solo.journal import Journal
 from solo.losses import detection_losses
 from solo.model.detector import Detector
@@ -38,11 +39,17 @@ KIND = "SOLO checkpoint"
 
 
 class TrainingStep(nn.Module):
-    """From a batch to its losses; what DistributedDataParallel wraps."""
+    """From a batch to its losses; what DistributedDataParallel wraps.
 
-    def __init__(self, detector: Detector, config: Config) -> None:
+    Args:
+        detector: in training mode.
+        config: loss and layout.
+        scaling: of half-precision gradients.
+    """
+
+    def __init__(self, detector: Detector, config: Config, scaling: Scaling = unscaled) -> None:
         super().__init__()
-        self.detector, self.config = detector, config
+        self.detector, self.config, self.scaling = detector, config, scaling
 
     def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """loss_mask and loss_category of one micro-batch, float32 scalars."""
@@ -50,7 +57,7 @@ class TrainingStep(nn.Module):
         if self.config.runtime.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         features = self.detector.features(images)
-        return detection_losses(self.detector.head, features, batch.targets, self.config.loss)
+        return detection_losses(self.detector.head, features, batch.targets, self.config.loss, self.scaling)
 
 
 class Training:
@@ -96,7 +103,8 @@ class Training:
         self.detector = detector.to(device).train()
         if config.runtime.channels_last:
             self.detector = self.detector.to(memory_format=torch.channels_last)
-        self.step_module: nn.Module = TrainingStep(self.detector, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.schedule.precision == "fp16")
+        self.step_module: nn.Module = TrainingStep(self.detector, config, self.scaler.scale)
         if group.world > 1:
             self.step_module = DistributedDataParallel(
                 self.step_module, [device.index] if device.type == "cuda" else None, broadcast_buffers=False,
@@ -109,7 +117,6 @@ class Training:
             [p for p in detector.parameters() if p.requires_grad], lr=self.schedule.lr,
             momentum=self.schedule.momentum, weight_decay=self.schedule.weight_decay, fused=True,
         )  # fmt: skip
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.schedule.precision == "fp16")
         self.step, self.seconds, self.resumes, self.trained_images = 0, 0.0, 0, 0
         self.window = LossWindow(device, group)
         self.checkpoint = out / "checkpoints" / "last.pth"

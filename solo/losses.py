@@ -4,18 +4,23 @@ The sums are the reference's (mmdetection SOLOHead.loss_by_feat): masks are aver
 process, categories over their number plus one; no count is shared between processes.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from solo.config import Loss
+from solo.gradients import Scaling, sum_of_terms, unscaled
 from solo.model.head import GridHead, MaskMaps
 from solo.targets import Targets
 
 EPSILON = 1e-3  # of each squared sum in the dice denominator (mmdetection DiceLoss)
 
 
-def detection_losses(head: GridHead, features: list[Tensor], targets: Targets, loss: Loss) -> dict[str, Tensor]:
+def detection_losses(
+    head: GridHead, features: list[Tensor], targets: Targets, loss: Loss, scaling: Scaling = unscaled
+) -> dict[str, Tensor]:
     """The two weighted losses of a batch.
 
     Args:
@@ -23,6 +28,7 @@ def detection_losses(head: GridHead, features: list[Tensor], targets: Targets, l
         features: the head's five maps (B, C, h, w).
         targets: on the same device.
         loss: kinds and weights.
+        scaling: as in `solo.gradients.sum_of_terms`.
 
     Returns:
         loss_mask and loss_category, float32 scalars. Without an object loss_mask is 0 and still has a gradient.
@@ -32,31 +38,36 @@ def detection_losses(head: GridHead, features: list[Tensor], targets: Targets, l
     flat = torch.cat([grid.permute(0, 2, 3, 1).reshape(-1, classes) for grid in logits])  # (cells, C)
     positives = sum(map(sum, targets.counts))
     category = focal_loss(flat.float(), targets.labels, loss.focal_gamma, loss.focal_alpha).sum() / (positives + 1)
-    mask = mask_loss_sum(head, features, targets, loss) / max(positives, 1)
+    mask = mask_loss_sum(head, features, targets, loss, scaling) / max(positives, 1)
     return {"loss_mask": loss.mask_weight * mask, "loss_category": loss.category_weight * category}
 
 
-def mask_loss_sum(head: GridHead, features: list[Tensor], targets: Targets, loss: Loss) -> Tensor:
+def mask_loss_sum(
+    head: GridHead, features: list[Tensor], targets: Targets, loss: Loss, scaling: Scaling = unscaled
+) -> Tensor:
     """The unweighted mask loss summed over all positive cells: a float32 scalar.
 
     The mask branch runs on the levels and images that hold an object; what it would give elsewhere has no gradient.
+    Arguments as in `detection_losses`.
     """
-    # a zero gradient is still a gradient: weight decay and the all-reduce expect one for every parameter
-    total = sum((0.0 * p.flatten()[0] for p in head.parameters()), torch.zeros((), device=features[0].device))
-    for level, feature in enumerate(features):
-        counts = targets.counts[level]
-        present = [image for image, count in enumerate(counts) if count]
-        if not present:
-            continue
-        if len(present) < len(counts):
-            feature = torch.cat([feature[i : i + 1] for i in present])
-        hidden = head.mask_features(feature)
-        sizes = [counts[image] for image in present]
-        parts = zip(targets.cells[level].split(sizes), targets.level_masks(level).split(sizes), strict=True)
-        for row, (cells, target) in enumerate(parts):
-            factors = head.mask_maps(level, tuple(h[row] for h in hidden), cells)
-            total = total + MASK_LOSSES[loss.mask](factors, target, loss).sum()
-    return total
+
+    def per_level(features: list[Tensor]) -> Iterator[Tensor]:
+        for level, feature in enumerate(features):
+            counts = targets.counts[level]
+            present = [image for image, count in enumerate(counts) if count]
+            if not present:
+                continue
+            if len(present) < len(counts):
+                feature = torch.cat([feature[i : i + 1] for i in present])
+            hidden = zip(*(maps.unbind() for maps in head.mask_features(feature)), strict=True)
+            sizes = [counts[image] for image in present]
+            parts = zip(targets.cells[level].split(sizes), targets.level_masks(level).split(sizes), strict=True)
+            yield torch.stack([
+                MASK_LOSSES[loss.mask](head.mask_maps(level, maps, cells), target, loss).sum()
+                for maps, (cells, target) in zip(hidden, parts, strict=True)
+            ]).sum()  # fmt: skip
+
+    return sum_of_terms(per_level, features, head.mask_parameters(), scaling)
 
 
 def probabilities(factors: list[MaskMaps]) -> Tensor:

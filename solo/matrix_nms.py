@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+PIXELS_AT_ONCE = 2**22  # of all masks of a group, as float32
+
 
 def decayed_scores(
     masks: Tensor, labels: Tensor, scores: Tensor, areas: Tensor, kernel: str = "gaussian", sigma: float = 2.0
@@ -38,15 +40,20 @@ def decayed_scores(
 def intersections(masks: Tensor, labels: Tensor) -> Tensor:
     """Pixels shared by each pair of masks of one label: (n, n) float32; 0 for pairs of different labels.
 
-    Grouped by label, so that the work falls with the number of categories; sums of ones are exact in float32.
+    Grouped by label, so that the work falls with the number of categories; sums of ones are exact in float32. A part of
+    the pixels at a time, so that the masks need not all become float32 at once.
     """
     result = torch.zeros(len(masks), len(masks), device=masks.device)
+    flat = masks.flatten(1)
     order = labels.argsort()
     groups = order.split(torch.unique_consecutive(labels[order], return_counts=True)[1].tolist())
     for group in groups:
         if len(group) > 1:
-            flat = masks[group].flatten(1).float()
-            result[group[:, None], group] = flat @ flat.T
+            pairs = torch.zeros(len(group), len(group), device=masks.device)
+            for pixels in flat[group].split(max(1, PIXELS_AT_ONCE // len(group)), 1):
+                values = pixels.float()
+                pairs.addmm_(values, values.T)
+            result[group[:, None], group] = pairs
     return result
 
 

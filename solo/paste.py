@@ -10,6 +10,8 @@ from bisect import bisect_left
 import torch
 from torch import Tensor
 
+BLOCK = 64  # pixels of an axis that are resized by one product
+
 
 class Axis:
     """One axis of the double resize.
@@ -35,6 +37,22 @@ class Axis:
         )
         self.matrix = torch.zeros(original, source).scatter_add_(1, sources, weights)  # (original, source)
         self.first, self.last = sources[:, 0].tolist(), sources[:, 3].tolist()
+
+    def apply(self, lines: Tensor, target: slice, source: slice) -> Tensor:
+        """Resize along the first dimension: (source cells, m) to (target pixels, m).
+
+        The matrix is a band: it is multiplied in blocks, each with the few source cells that it sees.
+        """
+        result = torch.empty(target.stop - target.start, lines.shape[1])
+        for start in range(target.start, target.stop, BLOCK):
+            end = min(start + BLOCK, target.stop)
+            seen = slice(self.first[start], self.last[end - 1] + 1)
+            torch.mm(
+                self.matrix[start:end, seen],
+                lines[seen.start - source.start : seen.stop - source.start],
+                out=result[start - target.start : end - target.start],
+            )
+        return result
 
     def around(self, start: int, end: int) -> tuple[slice, slice]:
         """The original pixels that depend on source cells start..end-1, and all source cells those depend on."""
@@ -74,8 +92,8 @@ def paste(masks: Tensor, image_size: tuple[int, int], original_size: tuple[int, 
     for i, (top, bottom, left, right) in enumerate(zip(*_extent(above.any(2)), *_extent(above.any(1)), strict=True)):
         target_y, source_y = rows.around(top, bottom)
         target_x, source_x = columns.around(left, right)
-        part = rows.matrix[target_y, source_y] @ masks[i, source_y, source_x] @ columns.matrix[target_x, source_x].T
-        result[i, target_y, target_x] = part > threshold
+        wide = columns.apply(masks[i, source_y, source_x].T, target_x, source_x)  # (target columns, source rows)
+        result[i, target_y, target_x] = rows.apply(wide.T, target_y, source_y) > threshold
     return result
 
 

@@ -77,44 +77,97 @@ def find_candidates(grids: list[Tensor], test: Test) -> Candidates:
 class MaskSource:
     """Masks of one image's cells at stride 4, computed on demand.
 
-    The factors of the decoupled heads belong to columns and rows and are few: each level's are computed once, when
-    its first mask is asked for. The masks of SOLO's cells are computed anew each time.
+    The factors of the decoupled heads belong to columns and rows and are few: each level's are computed once. The masks
+    of SOLO's cells are computed anew each time.
 
     Args:
         head: the detector's head.
-        features: per level, the image's last hidden maps (each (F, h, w)); None where no cell is wanted.
         size: height and width of the stride-4 grid.
     """
 
-    def __init__(self, head: GridHead, features: list[MaskFeatures | None], size: tuple[int, int]) -> None:
-        self.head, self.features, self.size = head, features, size
-        self.lines: dict[int, list[Tensor]] = {}
+    def __init__(self, head: GridHead, size: tuple[int, int]) -> None:
+        self.head, self.size = head, size
+        self.features: dict[int, MaskFeatures] = {}
+        self.lines: dict[int, tuple[Tensor, Tensor]] = {}  # columns' and rows' maps, (S, *size) each
+
+    def add(self, level: int, features: MaskFeatures) -> None:
+        """Take a level's last hidden maps, each (F, h, w)."""
+        if not self.head.by_lines:
+            self.features[level] = features
+            return
+        side = self.head.grid_sizes[level]
+        diagonal = torch.arange(side, device=features[0].device) * (side + 1)  # one cell of every column and row
+        columns, rows = self.head.mask_maps(level, features, diagonal)
+        self.lines[level] = self.resized(columns.logits), self.resized(rows.logits)
 
     def __call__(self, levels: Tensor, cells: Tensor) -> Tensor:
         """Probabilities of the cells' masks: (n, *size) float32, in the order given."""
-        masks = torch.empty(len(cells), *self.size, device=cells.device)
-        for level, features in enumerate(self.features):
+        order, masks = [], []
+        for level in self.features.keys() | self.lines.keys():
             rows = (levels == level).nonzero()[:, 0]
-            if len(rows) and features is not None:
-                factors = self.factors(level, features, cells[rows])
-                masks[rows] = factors[0] if len(factors) == 1 else factors[0] * factors[1]
-        return masks
+            if len(rows):
+                order.append(rows)
+                masks.append(self.of_level(level, cells[rows]))
+        if len(masks) == 1:
+            return masks[0]
+        result = torch.empty(len(cells), *self.size, device=cells.device)
+        for rows, part in zip(order, masks, strict=True):
+            result[rows] = part
+        return result
 
-    def factors(self, level: int, features: MaskFeatures, cells: Tensor) -> list[Tensor]:
-        """The factors of the masks, (n, *size) each, resized after the sigmoid as in the reference."""
-        if not self.head.by_lines:
-            return [self.resized(maps.logits)[maps.cells] for maps in self.head.mask_maps(level, features, cells)]
-        size = self.head.grid_sizes[level]
-        if level not in self.lines:
-            diagonal = torch.arange(size, device=cells.device) * (size + 1)  # one cell of every column and row
-            self.lines[level] = [self.resized(maps.logits) for maps in self.head.mask_maps(level, features, diagonal)]
-        columns, rows = self.lines[level]
-        return [columns[cells % size], rows[cells // size]]
+    def of_level(self, level: int, cells: Tensor) -> Tensor:
+        """Masks of cells of one level."""
+        if level in self.lines:
+            columns, rows = self.lines[level]
+            side = self.head.grid_sizes[level]
+            return columns[cells % side].mul_(rows[cells // side])
+        return self.resized(self.head.mask_maps(level, self.features[level], cells)[0].logits)
 
     def resized(self, logits: Tensor) -> Tensor:
-        """(u, h, w) logits to (u, *size) float32 probabilities."""
+        """(u, h, w) logits to (u, *size) float32 probabilities, resized after the sigmoid as in the reference."""
         maps = logits.float().sigmoid()
         return maps if maps.shape[1:] == self.size else F.interpolate(maps[None], size=self.size, mode="bilinear")[0]
+
+
+class Contenders:
+    """The candidates seen so far that may be among the best `nms_pre`; so many masks are kept and not many more.
+
+    Args:
+        nms_pre: candidates that enter Matrix NMS; not positive: all.
+        capacity: candidates that may come.
+        source: of the masks.
+        device: of the masks.
+    """
+
+    def __init__(self, nms_pre: int, capacity: int, source: MaskSource, device: torch.device) -> None:
+        self.limit = nms_pre if nms_pre > 0 else capacity
+        capacity = min(capacity, 2 * self.limit)
+        self.masks = torch.empty(capacity, *source.size, dtype=torch.bool, device=device)
+        self.values = torch.empty(3, capacity, device=device)  # scores, areas, candidate numbers (exact below 2^24)
+        self.count = 0
+
+    def add(self, masks: Tensor, scores: Tensor, areas: Tensor, numbers: Tensor) -> None:
+        """Take (n, h, w) bool masks with their (n,) scores, areas in pixels and candidate numbers."""
+        for start in range(0, len(masks), self.limit):  # at most half of the room at a time
+            part = slice(start, start + self.limit)
+            if self.count + len(masks[part]) > len(self.masks):
+                self._drop()
+            place = slice(self.count, self.count + len(masks[part]))
+            self.masks[place] = masks[part]
+            self.values[:, place] = torch.stack([scores[part], areas[part], numbers[part].float()])
+            self.count = place.stop
+
+    def _drop(self) -> None:
+        """Keep the best `limit`, in the order in which they came."""
+        best = self.values[0, : self.count].sort(descending=True, stable=True).indices[: self.limit].sort().values
+        self.count = len(best)
+        self.masks[: self.count] = self.masks[best]
+        self.values[:, : self.count] = self.values[:, best]
+
+    def all_beat(self, score: Tensor) -> bool:
+        """Whether `limit` candidates score above `score`."""
+        scores = self.values[0, : self.count]
+        return self.count >= self.limit and bool(scores.topk(self.limit).values[-1] > score)
 
 
 def select(candidates: Candidates, source: MaskSource, strides: tuple[int, ...], test: Test) -> Instances:
@@ -127,31 +180,26 @@ def select(candidates: Candidates, source: MaskSource, strides: tuple[int, ...],
         test: thresholds, kernel and chunk.
     """
     limits = torch.tensor(strides, device=candidates.scores.device)[candidates.levels]
-    bits: list[Tensor] = []
-    areas: list[Tensor] = []
-    scores: list[Tensor] = []
-    rows: list[Tensor] = []
-    for start in range(0, len(candidates.scores), test.chunk):
+    contenders = Contenders(test.nms_pre, len(limits), source, limits.device)
+    for start in range(0, len(limits), test.chunk):
         part = slice(start, start + test.chunk)
-        if _cannot_enter(candidates.scores[start], scores, test.nms_pre):
+        if contenders.all_beat(candidates.scores[start]):
             break
         masks = source(candidates.levels[part], candidates.cells[part])
         binary = masks > test.mask_threshold
-        area = binary.sum((1, 2)).float()
-        maskness = (masks * binary).sum((1, 2)) / area
+        area = binary.flatten(1).sum(1, dtype=torch.float32)
+        maskness = masks.mul_(binary).flatten(1).sum(1) / area
         kept = (area > limits[part]).nonzero()[:, 0]
-        bits.append(binary[kept])
-        areas.append(area[kept])
-        scores.append((candidates.scores[part] * maskness)[kept])
-        rows.append(kept + start)
-    if not rows or not sum(map(len, rows)):
+        contenders.add(binary[kept], (candidates.scores[part] * maskness)[kept], area[kept], kept + start)
+    if not contenders.count:
         return Instances(candidates.scores[:0], candidates.labels[:0], torch.zeros(0, *source.size))
-    row = torch.cat(rows)
+    scores, areas, numbers = contenders.values[:, : contenders.count]
+    row = numbers.long()
     final, order = matrix_nms(
-        torch.cat(bits),
+        contenders.masks[: contenders.count],
         candidates.labels[row],
-        torch.cat(scores),
-        torch.cat(areas),
+        scores,
+        areas,
         test.nms_pre,
         test.max_per_image,
         test.nms_kernel,
@@ -160,9 +208,3 @@ def select(candidates: Candidates, source: MaskSource, strides: tuple[int, ...],
     )
     winners = row[order]
     return Instances(final, candidates.labels[winners], source(candidates.levels[winners], candidates.cells[winners]))
-
-
-def _cannot_enter(best_left: Tensor, scores: list[Tensor], nms_pre: int) -> bool:
-    """Whether `nms_pre` candidates already score above anything that is left."""
-    done = torch.cat(scores) if scores else best_left[None][:0]
-    return len(done) >= nms_pre and bool(done.topk(nms_pre).values[-1] > best_left)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -178,6 +179,8 @@ def build_targets(
 
 def pack(masks: Tensor) -> Tensor:
     """(M, h, w) bool to (M, ceil(h * w / 8)) uint8, first pixel in the lowest bit."""
+    if masks.device.type == "cpu":
+        return torch.from_numpy(np.packbits(masks.flatten(1).numpy(), axis=1, bitorder="little"))
     pixels = masks.shape[1] * masks.shape[2]
     size = -(-pixels // 8)
     bits = torch.nn.functional.pad(masks.flatten(1), (0, 8 * size - pixels)).view(len(masks), size, 8)

@@ -75,19 +75,44 @@ class Block:
         canvas[self.top : self.top + height, self.left : self.left + width] = self.cells
 
 
-@dataclass(frozen=True)
 class ResizedMask:
     """What training needs of one resized (and flipped) mask.
 
     Attributes:
         area: pixels at input size.
         center: y, x of the centre of mass, input-image pixels, float32; 0, 0 for an empty mask.
-        blocks: mask stride to the target's part that holds the object.
+
+    Args:
+        bitmap: (h, w) of 0 and 1 at the original size.
+        resizer: knows where its pixels go.
     """
 
-    area: int
-    center: tuple[np.float32, np.float32]
-    blocks: dict[int, Block]
+    def __init__(self, bitmap: Bitmap, resizer: "MaskResizer") -> None:
+        self._resizer = resizer
+        self._left, self._right = _extent(np.asarray(bitmap.any(0)))
+        self._top, self._bottom = _extent(np.asarray(bitmap[:, self._left : self._right].any(1)))
+        self._pixels = bitmap[self._top : self._bottom, self._left : self._right]
+        count_y, place_y = (w[self._top : self._bottom] for w in resizer.row_weights)
+        count_x, place_x = (w[self._left : self._right] for w in resizer.column_weights)
+        pixels = self._pixels.astype(np.float32)  # sums below 2^24: float32 products are exact
+        per_row = (pixels @ count_x.astype(np.float32)).astype(np.float64)
+        per_column = (count_y.astype(np.float32) @ pixels).astype(np.float64)
+        self.area = int(per_row @ count_y)
+        normalizer = np.float32(max(self.area, 1))
+        self.center = (np.float32(per_row @ place_y) / normalizer, np.float32(per_column @ place_x) / normalizer)
+
+    def block(self, stride: int) -> Block:
+        """The part of the target of a mask stride (4, 8 or 16 pixels) that holds the object.
+
+        A cell is 1 where at least two of the block's four central pixels are set: OpenCV's bilinear reduction by
+        `stride` reads pixels [o, o + 1] of each block, o = stride / 2 - 1, and rounds their mean half up (mmdetection:
+        mmcv.imrescale of the mask).
+        """
+        rows, columns = self._resizer.central[stride]
+        first_row, rows = _touching(rows, self._top, self._bottom)
+        first_column, columns = _touching(columns, self._left, self._right)
+        upright = _pair_sum(self._pixels, rows)  # (h', w)
+        return Block(first_row, first_column, _pair_sum(upright.T, columns).T >= 2)  # (h', w')
 
 
 class MaskResizer:
@@ -115,30 +140,7 @@ class MaskResizer:
 
     def __call__(self, bitmap: Bitmap) -> ResizedMask:
         """The resized mask of an (h, w) bitmap of 0 and 1."""
-        left, right = _extent(np.asarray(bitmap.any(0)))
-        top, bottom = _extent(np.asarray(bitmap[:, left:right].any(1)))
-        count_y, place_y = (w[top:bottom] for w in self.row_weights)
-        count_x, place_x = (w[left:right] for w in self.column_weights)
-        pixels = bitmap[top:bottom, left:right].astype(np.float32)  # sums below 2^24: float32 products are exact
-        per_row = (pixels @ count_x.astype(np.float32)).astype(np.float64)
-        per_column = (count_y.astype(np.float32) @ pixels).astype(np.float64)
-        area = int(per_row @ count_y)
-        normalizer = np.float32(max(area, 1))
-        center = (np.float32(per_row @ place_y) / normalizer, np.float32(per_column @ place_x) / normalizer)
-        extent = (top, bottom, left, right)
-        return ResizedMask(area, center, {stride: self._block(bitmap, stride, *extent) for stride in self.central})
-
-    def _block(self, bitmap: Bitmap, stride: int, top: int, bottom: int, left: int, right: int) -> Block:
-        """1 where at least two of the block's four central pixels are set.
-
-        OpenCV's bilinear reduction by `stride` reads pixels [o, o + 1] of each block, o = stride / 2 - 1, and
-        rounds their mean half up (mmdetection: mmcv.imrescale of the mask).
-        """
-        rows, columns = self.central[stride]
-        first_row, rows = _touching(rows, top, bottom)
-        first_column, columns = _touching(columns, left, right)
-        upright = _pair_sum(bitmap, rows, axis=0)  # (h', w)
-        return Block(first_row, first_column, _pair_sum(upright, columns, axis=1) >= 2)  # (h', w')
+        return ResizedMask(bitmap, self)
 
 
 def _extent(line: NDArray[np.bool_]) -> tuple[int, int]:
@@ -162,15 +164,13 @@ def _central(indices: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
 
 
 def _touching(pairs: NDArray[np.int64], start: int, end: int) -> tuple[int, NDArray[np.int64]]:
-    """The blocks with a pixel in start..end-1: the first one's number, and their pixels (n, 2)."""
-    first, last = _extent(np.asarray(((pairs >= start) & (pairs < end)).any(1)))
-    return first, pairs[first:last]
+    """The blocks with a pixel in start..end-1: the first one's number, and their pixels (n, 2), -1 for any other."""
+    inside = (pairs >= start) & (pairs < end)
+    first, last = _extent(np.asarray(inside.any(1)))
+    return first, np.where(inside, pairs - start, -1)[first:last]
 
 
-def _pair_sum(values: NDArray[np.uint8], pairs: NDArray[np.int64], axis: int) -> NDArray[np.uint8]:
-    """Sums of the two entries of each pair along an axis; entry -1 counts as zero."""
-    taken = np.take(values, pairs.ravel(), axis=axis)
-    outside = np.flatnonzero(pairs.ravel() < 0)
-    if len(outside):
-        taken[(slice(None),) * axis + (outside,)] = 0
-    return taken[0::2] + taken[1::2] if axis == 0 else taken[:, 0::2] + taken[:, 1::2]
+def _pair_sum(values: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Sums of the two rows of each pair; row -1 is zero."""
+    rows = np.concatenate([values, np.zeros((1, values.shape[1]), np.uint8)])
+    return rows[pairs[:, 0]] + rows[pairs[:, 1]]

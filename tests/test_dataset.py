@@ -109,7 +109,7 @@ def test_a_flipped_sample_is_the_mirror_image(tmp_path):
     assert flipped.boxes.tolist() == [[38, 2, 58, 12]]
     canvases = np.zeros((2, 10, 15), np.bool_)
     for canvas, sample in zip(canvases, (straight, flipped), strict=True):
-        sample.masks[0].blocks[4].paint(canvas)
+        sample.masks[0].block(4).paint(canvas)
     assert canvases[0].any()
     assert np.array_equal(canvases[1], canvases[0][:, ::-1])
 

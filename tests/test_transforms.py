@@ -79,14 +79,14 @@ def test_masks_equal_resizing_flipping_padding_and_reducing(original, size, flip
             shape = padded.shape[1] // stride, padded.shape[0] // stride
             expected = cv2.resize(padded, shape, interpolation=cv2.INTER_LINEAR)
             canvas = np.zeros(expected.shape, np.bool_)
-            found.blocks[stride].paint(canvas)
+            found.block(stride).paint(canvas)
             assert np.array_equal(canvas, expected)
 
 
 def test_an_empty_bitmap_stays_empty():
     found = MaskResizer((20, 30), (40, 60), True)(np.zeros((20, 30), np.uint8))
     assert (found.area, found.center) == (0, (0, 0))
-    assert not any(block.cells.any() for block in found.blocks.values())
+    assert not any(found.block(stride).cells.any() for stride in MASK_STRIDES)
 
 
 def test_every_form_of_a_coco_segmentation():

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
@@ -78,9 +80,36 @@ class Backbone(ResNet):
         Returns:
             Four tensors (B, channels[i], H / s, W / s), s = 4, 8, 16, 32.
         """
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(F.relu(normed(images, self.conv1, self.bn1), inplace=True))
         stages = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+            for block in stage:
+                x = residual(block, x)
             stages.append(x)
         return stages
+
+
+def residual(block: Any, x: Tensor) -> Tensor:
+    """torchvision's BasicBlock or Bottleneck, (B, C, h, w) to (B, D, h', w'), with as few maps alive as possible."""
+    shortcut = x if block.downsample is None else normed(x, *block.downsample)
+    layers = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
+    layers += [(block.conv3, block.bn3)] if isinstance(block, Bottleneck) else []
+    for convolution, norm in layers[:-1]:
+        x = F.relu(normed(x, convolution, norm), inplace=True)
+    return F.relu(normed(x, *layers[-1]).add_(shortcut), inplace=True)
+
+
+def normed(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """norm(convolution(x)).
+
+    Frozen statistics make batch norm a fixed scale and shift of each channel. They go into the kernel, so that no map
+    before the norm is kept for the backward pass; kernel and affine still get the gradients of two separate layers.
+    """
+    if not isinstance(norm, FrozenStatisticsBatchNorm):
+        return norm(convolution(x))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    kernel = convolution.weight * scale[:, None, None, None]
+    shift = norm.bias - norm.running_mean * scale
+    return F.conv2d(x, kernel, shift, convolution.stride, convolution.padding)

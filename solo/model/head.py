@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import config
+from solo.model.resampling import doubled_convolution
 
 PRIOR = 0.01  # probability that an untrained cell is positive (paper of focal loss, sec. 4.1)
 MaskFeatures = tuple[Tensor, ...]
@@ -34,9 +35,17 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.norm = nn.GroupNorm(groups, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, D, h, w)."""
-        return F.relu(self.norm(self.conv(x)), inplace=True)
+    def forward(self, x: Tensor, constant: Tensor | None = None) -> Tensor:
+        """(B, C, h, w) to (B, D, h, w); `constant` (1, E, h, w) are further input channels, the same for all images.
+
+        Their share is computed once and added, so that no map is copied to lay them beside the others.
+        """
+        if constant is None:
+            x = self.conv(x)
+        else:
+            weight, rest = self.conv.weight.split((x.shape[1], constant.shape[1]), 1)
+            x = F.conv2d(x, weight, padding=1).add_(F.conv2d(constant, rest, padding=1))
+        return F.relu(self.norm(x), inplace=True)
 
 
 class MaskBranch(nn.Module):
@@ -64,9 +73,7 @@ class MaskBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, feat_channels, h, w)."""
         for i, conv in enumerate(self.convs):
-            if i < self.coordinate_layers:
-                x = torch.cat([x, coordinates(x)[:, self.axes]], 1)
-            x = conv(x)
+            x = conv(x, coordinates(x)[:, self.axes] if i < self.coordinate_layers else None)
         return x
 
 
@@ -108,6 +115,10 @@ class GridHead(nn.Module, ABC):
                 x = conv(x)
             grids.append(self.category_out(x))
         return grids
+
+    def mask_parameters(self) -> list[Tensor]:
+        """The trainable parameters that masks depend on."""
+        return [p for name, p in self.named_parameters() if name.startswith("mask_") and p.requires_grad]
 
     def mask_features(self, feature: Tensor) -> MaskFeatures:
         """One level's map (B, C, h, w) to the last hidden map of each mask branch, (B, F, h, w)."""
@@ -173,9 +184,7 @@ class DecoupledHead(GridHead):
             out = outs.get_submodule(str(level))
             weight, bias = out.get_parameter("weight"), out.get_parameter("bias")
             used, index = torch.unique(lines, return_inverse=True)
-            doubled = F.interpolate(feature[None], scale_factor=2, mode="bilinear")  # (1, F, 2h, 2w)
-            logits = F.conv2d(doubled, weight[used], bias[used], padding=1)[0]  # (u, 2h, 2w)
-            factors.append(MaskMaps(logits, index))
+            factors.append(MaskMaps(doubled_convolution(feature[None], weight[used], bias[used])[0], index))
         return factors
 
 
@@ -190,9 +199,8 @@ def build_head(head: config.Head, in_channels: int) -> GridHead:
 
 
 def coordinates(x: Tensor) -> Tensor:
-    """Pixel coordinates in [-1, 1]: (B, 2, h, w), x then y (paper sec. 3.2, CoordConv)."""
-    batch, _, height, width = x.shape
+    """Pixel coordinates in [-1, 1] of a map (B, C, h, w): (1, 2, h, w), x then y (paper sec. 3.2, CoordConv)."""
+    height, width = x.shape[2:]
     ys = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
     xs = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
-    grid = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)])
-    return grid.expand(batch, 2, height, width)
+    return torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)])[None]

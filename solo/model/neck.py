@@ -1,17 +1,16 @@
 """torchvision's FeaturePyramidNetwork, delivering the five maps that the head works on.
 
-The head wants P2 at half its size. Halving bilinearly is a mean over 2x2 pixels, and a mean of a convolution is
-a convolution: one 4x4 kernel at stride 2 gives the halved P2 with 16/36 of the arithmetic and never builds the
-largest map of the network. The values are the same up to the order of summation.
+The head wants P2 at half its size; the largest map of the network, P2 itself, is never built.
 """
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from solo.model.resampling import halved_convolution
 
 
 class Pyramid(FeaturePyramidNetwork):
@@ -50,24 +49,9 @@ class Pyramid(FeaturePyramidNetwork):
         """
         inner = [block(stage) for block, stage in zip(self.inner_blocks, stages, strict=True)]
         for i in (2, 1, 0):
-            inner[i] = inner[i] + F.interpolate(inner[i + 1], size=inner[i].shape[-2:], mode="nearest")
+            blocks = inner[i].unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, h, 2, w, 2) of the finer map
+            blocks += inner[i + 1][:, :, :, None, :, None]
         p2 = halved_convolution(inner[0], self.layer_blocks[0][0])
         p3, p4, p5 = (self.layer_blocks[i](inner[i]) for i in (1, 2, 3))
         p6 = F.interpolate(F.max_pool2d(p5, 1, stride=2), size=p5.shape[-2:], mode="bilinear")
         return [p2, p3, p4, p5, p6]
-
-
-def halved_convolution(x: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """`interpolate(convolution(x), scale_factor=0.5, mode="bilinear")` as one 4x4 convolution of stride 2.
-
-    Args:
-        x: (B, C, 2h, 2w); an odd last row or column is left out, as interpolate leaves it.
-        convolution: 3x3, stride 1, padding 1.
-
-    Returns:
-        (B, D, h, w).
-    """
-    kernel = convolution.weight  # (D, C, 3, 3)
-    mean = sum(F.pad(kernel, (dx, 1 - dx, dy, 1 - dy)) for dy in (0, 1) for dx in (0, 1)) / 4
-    assert isinstance(mean, torch.Tensor)
-    return F.conv2d(x, mean, convolution.bias, stride=2, padding=1)  # (D, C, 4, 4) kernel

@@ -82,7 +82,7 @@ def batch_targets(kind: str, truths: list[tuple], padded: tuple[int, int]) -> Ta
     def table(stride: int, rows: Tensor) -> Tensor:
         result = np.zeros((len(rows), padded[0] // stride, padded[1] // stride), np.bool_)
         for canvas, row in zip(result, rows.tolist(), strict=True):
-            masks[row].blocks[stride].paint(canvas)
+            masks[row].block(stride).paint(canvas)
         return torch.from_numpy(result)
 
     return build_targets(objects, table, padded, len(truths), head_config(kind))
@@ -113,6 +113,9 @@ class GivenMaps(nn.Module):
 
     def category_logits(self, features: list[Tensor]) -> list[Tensor]:
         return self.grids
+
+    def mask_parameters(self) -> list[Tensor]:
+        return []
 
     def mask_features(self, feature: Tensor) -> tuple[Tensor, ...]:
         return tuple(feature.unbind(1))

@@ -1,6 +1,6 @@
 """Time and memory beside the living peer: the same weights and images, in turn, ratios per pair, medians.
 
-    python -m tests.parity.bench --device cpu --out results/measured/bench_cpu.json [--heads solo,light] [--quick]
+    python -m tests.parity.bench --device cpu --out FILE.json [--heads solo,light] [--pairs 3] [--quick]
 
 Inference: one 800 x 1216 image, from pixels to masks of the original size, with the score threshold where about 100
 or 2,000 candidates pass. Training: one SGD step on two images of 512 x 672. Targets: one 800 x 1216 image with 10, 40
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="JSON file to write")
     parser.add_argument("--heads", default=",".join(MODELS), help="comma-separated: solo, decoupled, light")
     parser.add_argument("--quick", action="store_true", help="small images, two repeats: only to see that it runs")
+    parser.add_argument("--pairs", type=int, help="repeats of each pair [5; quick: 2]")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # internal: one side, one task, in this process
     args = parser.parse_args()
@@ -55,6 +56,7 @@ def main() -> None:
         print(json.dumps(peak_growth(json.loads(args.memory_of))))
         return
     device, protocol = pick_device(args.device), QUICK if args.quick else FULL
+    protocol = protocol | {"n": args.pairs or protocol["n"]}
     rows: list[Row] = []
     for head in args.heads.split(","):
         new = measure(head, device, args, protocol)

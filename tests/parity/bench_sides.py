@@ -13,12 +13,13 @@ import torch
 from solo import config
 from solo.batches import Collate, TestBatch, stack
 from solo.convert import ZOO_FILES
-from solo.dataset import CocoSplit, TrainingSet
+from solo.dataset import CocoSplit, TrainingSample, TrainingSet
 from solo.device import autocast
 from solo.inference import detect
 from solo.layers import load, merge, with_classes
 from solo.loop import TrainingStep
 from solo.model.detector import build_detector
+from solo.model.folding import folded
 from solo.model.names import from_reference
 from solo.postprocess import point_nms
 from solo.predict import masks_at_original_size
@@ -62,15 +63,15 @@ class Ours:
 
     def prepare_inference(self, image: np.ndarray, original: tuple[int, int], threshold: float) -> Any:
         """An action: from pixels in host memory to masks of the original size in host memory."""
-        self.detector.eval()
+        detector = folded(self.detector)
         pixels, sizes = stack([image])
         batch = TestBatch((0,), pixels, sizes, (original,))
         test = self.config.test.model_copy(update={"score_threshold": threshold})
 
         def infer() -> int:
             with torch.no_grad(), autocast(self.device, self.precision):
-                normalized = self.detector.normalize(batch.pixels.to(self.device), batch.sizes.to(self.device))
-                found = detect(self.detector, normalized, test, self.config.head.strides)[0]
+                normalized = detector.normalize(batch.pixels.to(self.device), batch.sizes.to(self.device))
+                found = detect(detector, normalized, test, self.config.head.strides)[0]
             return len(masks_at_original_size(found.masks, batch, 0, test.mask_threshold))
 
         return infer
@@ -99,10 +100,18 @@ class Ours:
         return lambda: training_batch([image], [truth], self.config).to(self.device).targets
 
     def prepare_loader(self, data: Path, split: str) -> Any:
-        """An action: image number i decoded, augmented, with its objects, as its share of a batch."""
+        """An action: image number i decoded, augmented, with its objects; every second one completes a batch of two."""
         dataset = TrainingSet(CocoSplit(data, split), self.config.input, 0)
         collate = Collate(self.config.head)
-        return lambda i: collate([dataset[(0, i % len(dataset))]])
+        waiting: list[TrainingSample] = []
+
+        def load_one(i: int) -> None:
+            waiting.append(dataset[(0, i % len(dataset))])
+            if len(waiting) == self.config.schedule.images_per_device:
+                collate(waiting)
+                waiting.clear()
+
+        return load_one
 
 
 class Theirs:
