@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> None:
     if args.loader:
         stages = ", ".join(f"{stage} {value:.1f}" for stage, value in result["loader"]["milliseconds"].items())
         print(f"loader, one core: {result['loader']['images_per_second']:.1f} images/s; ms/image: {stages}")
-    print(f"training step, {IMAGES_PER_DEVICE} images: {result['training_step']['milliseconds']['median']:.0f} ms")
+    if result["training_step"]:
+        print(f"training step, {IMAGES_PER_DEVICE} images: {result['training_step']['milliseconds']['median']:.0f} ms")
 
 
 def measure(
@@ -90,7 +92,9 @@ def measure(
                 "images_per_second": round(1000 / per_image["median"], 2),
             })  # fmt: skip
     inference_memory = {**memory.peak(device), "device": memory.device_total(device)}
-    training = time_training(model, data, device, precision, max(5, repeats // 2))
+    training = None  # of a model that is only evaluated there are no training images
+    if (Path(data) / "annotations/instances_train2017.json").exists():
+        training = time_training(model, data, device, precision, max(5, repeats // 2))
     return {
         "schema": 1,
         "device": {"type": device.type, "name": memory.device_name(device), "threads": torch.get_num_threads()},

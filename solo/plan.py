@@ -125,8 +125,8 @@ def throughput(folder: Path, flops: float, rate: float) -> tuple[float, str]:
         if lines:
             return lines[-1]["images_per_second"], f"its own first {lines[-1]['step']} steps"
     speed = folder / "speed.json"
-    if speed.exists():
-        step = read_json(speed)["training_step"]
+    step = read_json(speed)["training_step"] if speed.exists() else None
+    if step:
         return 1000 * step["images_per_device"] / step["milliseconds"]["median"], "benchmark of its training step"
     return rate / flops, "arithmetic"
 

@@ -129,3 +129,14 @@ def test_published_figures_of_the_evaluators_own_demonstration(reference, tmp_pa
     assert status == 0
     found = json.loads(out.read_text())["metrics"]
     assert [f"{found[name] / 100:.3f}" for name in NAMES] == figures
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_the_fast_backend_agrees_with_pycocotools(reference, iou_type):
+    """To 1e-6 of a percent point, the categories included."""
+    pytest.importorskip("faster_coco_eval")
+    folder = reference / "reference/evaluator"
+    files = folder / f"instances_val2014_fake{iou_type}100_results.json", folder / "instances_val2014_100.json"
+    slow, fast = (evaluate(*files, iou_type=iou_type, backend=b) for b in ("pycocotools", "faster-coco-eval"))
+    assert fast["metrics"] == pytest.approx(slow["metrics"], abs=1e-6)
+    assert fast["per_category"] == pytest.approx(slow["per_category"], abs=1e-6)

@@ -16,6 +16,7 @@ rule predict:
         "../../environment.yml"
     threads: lambda wildcards: LAYOUT.suite(wildcards.suite).threads
     resources:
+        gpus_per_node=lambda wildcards: LAYOUT.suite(wildcards.suite).gpus,
         mem_mb=16000,
         runtime=120,
     params:
@@ -53,6 +54,7 @@ rule benchmark:
         "../../environment.yml"
     threads: workflow.cores or 8  # alone on the machine: another job's work would be in the figures
     resources:
+        gpus_per_node=lambda wildcards: LAYOUT.suite(wildcards.suite).gpus,
         mem_mb=16000,
         runtime=60,
     params:

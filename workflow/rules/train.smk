@@ -46,6 +46,7 @@ rule train:
         "../../environment.yml"
     threads: lambda wildcards: LAYOUT.suite(wildcards.suite).threads
     resources:
+        gpus_per_node=lambda wildcards: LAYOUT.suite(wildcards.suite).gpus,
         mem_mb=16000,
         runtime=24 * 60,
     params:
