@@ -41,3 +41,11 @@ class Journal:
             line["kind"] == "val" and line["epoch"] == epoch
             for line in map(json.loads, self.text[FILES[0]].splitlines())
         )
+
+
+def last_step(folder: Path) -> int:
+    """The last step that a run directory's throughput.jsonl tells of; 0 without one, a torn last line left out."""
+    path = folder / "throughput.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    return int(json.loads(whole[-1])["step"]) if whole else 0

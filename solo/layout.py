@@ -173,11 +173,6 @@ class Layout:
             raise unknown("ablation run", run, settings)
         return [f"{key}={json.dumps(value)}" for key, value in settings[run].items()]
 
-    def accounting_arguments(self) -> str:
-        """Where the cluster's accounting of jobs is, when there is any."""
-        path = Path(".snakemake/submitit/accounting.jsonl")
-        return f"--accounting {path}" if path.exists() else ""
-
 
 def parent(path: str, levels: int = 1) -> str:
     """The folder `levels` above a file."""

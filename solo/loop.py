@@ -26,7 +26,7 @@ from solo.distributed import Group
 from solo.errors import UserError
 from solo.evaluate import NAMES, evaluate
 from solo.gradients import Scaling, unscaled
-from solo.journal import Journal
+from solo.journal import Journal, last_step
 from solo.losses import detection_losses
 from solo.model.detector import Detector
 from solo.predict import predict_split
@@ -117,7 +117,7 @@ class Training:
             [p for p in detector.parameters() if p.requires_grad], lr=self.schedule.lr,
             momentum=self.schedule.momentum, weight_decay=self.schedule.weight_decay, fused=True,
         )  # fmt: skip
-        self.step, self.seconds, self.resumes, self.trained_images = 0, 0.0, 0, 0
+        self.step, self.seconds, self.resumes, self.trained_images, self.lost_steps = 0, 0.0, 0, 0, 0
         self.window = LossWindow(device, group)
         self.checkpoint = out / "checkpoints" / "last.pth"
         self.journal = self._resume()
@@ -260,7 +260,7 @@ class Training:
         save(
             {
                 "kind": KIND, "identity": self.identity, "step": self.step, "seconds": self.seconds,
-                "resumes": self.resumes, "trained_images": self.trained_images,
+                "resumes": self.resumes, "lost_steps": self.lost_steps, "trained_images": self.trained_images,
                 "windows": windows or [[0.0] * 3] * self.group.world, "journal": self.journal.text,
                 "detector": self.detector.state_dict(), "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -286,10 +286,11 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self.trained_images = state["step"], state["seconds"], state["trained_images"]
-        self.resumes = state["resumes"] + 1
+        self.resumes, lost = state["resumes"] + 1, max(0, last_step(self.out) - self.step)
+        self.lost_steps = state["lost_steps"] + lost
         self.window.restore(state["windows"])
         if self.group.first:
-            say(f"resuming from {self.checkpoint}: {self.step} of {self.steps} steps are done")
+            say(f"resuming from {self.checkpoint}: {self.step} of {self.steps} steps are done, {lost} later ones lost")
         return self._journal(state["journal"])
 
     def _journal(self, earlier: dict[str, str]) -> Journal:

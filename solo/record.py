@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, type=Path, help="run directory: config.yaml, metrics.json, ...")
     parser.add_argument("--out", required=True, type=Path, help="record to write (JSON)")
     parser.add_argument("--data", type=Path, help="data.json of the suite; default: the one two folders above the run")
-    parser.add_argument("--accounting", type=Path, help="SLURM accounting, one JSON object with a job_id per line")
+    parser.add_argument(
+        "--accounting", type=Path, help="SLURM accounting, one JSON object with a job_id per line; may be absent"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -163,7 +165,7 @@ def _check_one_run(
 
 def _job(job: dict[str, Any], accounting: Path | None) -> dict[str, Any]:
     """`job` with the accounting's fields, from the last line of the file that names the same job."""
-    if accounting is None or job.get("id") is None:
+    if accounting is None or not accounting.exists() or job.get("id") is None:
         return job
     lines = [line for line in read_jsonl(accounting) if str(line.get("job_id")) == str(job["id"])]
     if not lines:

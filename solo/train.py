@@ -141,6 +141,7 @@ def finish(spec: RunConfig, detector: Any, training: Training, out: Path, identi
         "accumulation": training.accumulation,
         "seconds": round(training.seconds, 1),
         "resumes": training.resumes,
+        "lost_steps": training.lost_steps,
         "images_per_second": round(training.images_per_second(), 2),
         "memory": training.peak_memory(),
         "parameters": {

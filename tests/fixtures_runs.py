@@ -107,6 +107,7 @@ def make_run(
             "accumulation": 1 if gpu else 8,
             "seconds": 360.0 * (rank + 1),
             "resumes": 0,
+            "lost_steps": 0,
             "images_per_second": 58.0 - rank,
             "memory": memory(gpu, rank),
             "parameters": {"total": 36_300_000, "trainable": 36_080_000},

@@ -1,7 +1,7 @@
-"""The published suite through the DAG: checkpoints that the peer wrote, from a mirror folder to the rows of the table.
+"""The published suite through the DAG: checkpoints that the peer wrote, from a mirror folder to rows of the table.
 
-The peer cannot write files with the published names, which hold the contents' checksum: `solo.sources` is told the names
-of its own files. Everything else is the command that a person with a network types.
+The peer cannot write files with the published names, which hold the contents' checksum: `solo.sources` is told the
+names of its own files. Everything else is the command that a person with a network types.
 """
 
 import csv

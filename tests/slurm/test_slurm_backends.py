@@ -60,7 +60,7 @@ def test_without_a_user_signal_term_begins_the_preemption(bare_workflow: Workflo
     main = bare_workflow.start("done.txt")
     job_id = bare_workflow.running_job()
     bare_workflow.until(lambda: len(bare_workflow.steps()) > 5, 120, "the first steps")
-    bare_workflow.slurm("sbatch", "--parsable", "-p", "urgent", "--exclusive", "--wrap", "true")
+    bare_workflow.slurm("sbatch", "--parsable", "-o", "/dev/null", "-p", "urgent", "--exclusive", "--wrap", "true")
     bare_workflow.finish(main)
     assert bare_workflow.steps() == list(range(1, 61))
     assert len(bare_workflow.starts()) == 2

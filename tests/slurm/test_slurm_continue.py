@@ -56,7 +56,9 @@ def test_a_preempted_job_saves_and_continues(workflow: Workflow) -> None:
     main = workflow.start("done.txt")
     job_id = workflow.running_job()
     workflow.until(lambda: len(workflow.steps()) > 5, 120, "the first steps")
-    urgent = workflow.slurm("sbatch", "--parsable", "-p", "urgent", "--exclusive", "-w", "node1", "--wrap", "true")
+    urgent = workflow.slurm(
+        "sbatch", "--parsable", "-o", "/dev/null", "-p", "urgent", "--exclusive", "-w", "node1", "--wrap", "true"
+    )
     workflow.finish(main)
     assert workflow.job_ids() == [job_id]
     assert workflow.sacct(job_id) == ["REQUEUED", "COMPLETED"]

@@ -22,9 +22,10 @@ rule record:
         "../../environment.yml"
     params:
         run=lambda wildcards, output: parent(output[0]),
-        accounting=LAYOUT.accounting_arguments(),
+        accounting=".snakemake/submitit/accounting.jsonl",  # there where the executor has run jobs
     shell:
-        "solo record --run {params.run:q} --data {input.data:q} {params.accounting} --out {output:q} --log {log:q}"
+        "solo record --run {params.run:q} --data {input.data:q} --accounting {params.accounting:q} --out {output:q} "
+        "--log {log:q}"
 
 
 rule track:
