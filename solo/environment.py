@@ -70,6 +70,8 @@ def job(variables: os._Environ[str] | dict[str, str]) -> dict[str, Any]:
     return {
         "id": identity,
         "nodes": variables.get("SLURM_JOB_NODELIST"),
+        "gpus": None,
+        "gpu_model": None,
         "queue_seconds": None,
         "run_seconds": None,
         "requeues": int(variables.get("SLURM_RESTART_COUNT", 0)) if identity else None,

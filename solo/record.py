@@ -19,7 +19,7 @@ from solo.errors import UserError
 
 HEADER = ("name", "suite", "seed", "setting", "config_digest", "config")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-ACCOUNTING = ("nodes", "queue_seconds", "run_seconds", "requeues", "energy_joules")
+ACCOUNTING = ("nodes", "gpus", "gpu_model", "queue_seconds", "run_seconds", "requeues", "energy_joules")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

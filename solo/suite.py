@@ -33,6 +33,7 @@ class Suite(Section):
     models: tuple[str, ...] = Field(ZOO, min_length=1, description="rows")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="runs per row")
     threads: int = Field(8, gt=0, description="CPU threads of a training and of a prediction")
+    repeats: int = Field(20, gt=0, description="timed repeats of each figure of a benchmark")
     gpus: int = Field(0, ge=0, description="GPUs that a training, a prediction and a benchmark ask the cluster for")
     overrides: dict[str, Any] = Field(default_factory=dict, description="sections over every model")
     model_overrides: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections over one model")

@@ -60,9 +60,10 @@ rule benchmark:
     params:
         data=lambda wildcards: LAYOUT.data(wildcards.suite),
         device=LAYOUT.config.device,
+        repeats=lambda wildcards: LAYOUT.suite(wildcards.suite).repeats,
     shell:
         "solo benchmark --model {input.model:q} --data {params.data:q} --out {output:q} --device {params.device} "
-        "--threads {threads} --log {log:q}"
+        "--threads {threads} --repeats {params.repeats} --log {log:q}"
 
 
 rule show:
