@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from solo.artifacts import read_json, read_jsonl, write_text
 from solo.config import Config, RunConfig
 from solo.device import set_threads
 from solo.layers import load
-from solo.model.detector import DIVISOR, build_detector
+from solo.model.detector import DIVISOR, Detector, build_detector
 
 TRAIN2017_IMAGES = 117_266  # images of COCO train2017 that have an annotation
 COCO_ASPECT = 4 / 3  # of most images
@@ -35,6 +36,7 @@ class Estimate:
     steps: int
     images: int  # over all epochs
     gflop_per_image: float  # forward and backward
+    memory: float  # bytes allocated on one device, by the model of `training_memory`
     images_per_second: float  # of one device
     source: str
 
@@ -77,7 +79,7 @@ def estimate(config_file: Path, rate: float) -> Estimate:
     steps = schedule.epochs * -(-images_per_epoch // schedule.batch_size)
     flops = training_flops(spec.config)
     speed, source = throughput(config_file.parent, flops, rate)
-    return Estimate(name(spec), steps, schedule.epochs * images_per_epoch, flops / 1e9, speed, source)
+    return Estimate(name(spec), steps, schedule.epochs * images_per_epoch, flops / 1e9, training_memory(spec.config), speed, source)
 
 
 def name(spec: RunConfig) -> str:
@@ -103,18 +105,53 @@ def training_flops(config: Config) -> float:
     """
     long_side, short_side = (sum(scale[i] for scale in config.input.train_scales) for i in (0, 1))
     count = len(config.input.train_scales)
-    height = short_side / count
-    width = min(height * COCO_ASPECT, long_side / count)
-    size = [round(side / DIVISOR) * DIVISOR for side in (height, width)]
-    with torch.device("meta"):
-        detector = build_detector(config.backbone, config.head)
-        images = torch.empty(1, 3, *size)
+    detector, images = on_paper(config, 1, (short_side / count, long_side / count))
     with FlopCounterMode(display=False) as counter:
         features = detector.features(images)
         outputs = detector.head.category_logits(features)
         outputs += [hidden for feature in features for hidden in detector.head.mask_features(feature)]
         torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
     return float(counter.get_total_flops())
+
+
+def training_memory(config: Config) -> float:
+    """Bytes that a training in float32 allocates on one device at the largest training scale.
+
+    Weights, momenta, the mask branch's gradients, and the maps that the backward pass needs: of backbone, pyramid and
+    category branch, and of the mask branch on its largest level, because the levels are trained one after the other.
+    The other gradients appear while the maps go. The masks of positive cells and the kernels' workspace are left out.
+    """
+    scale = max(config.input.train_scales, key=lambda scale: scale[0] * scale[1])
+    detector, images = on_paper(config, config.schedule.images_per_device, (min(scale), max(scale)))
+    parameters = list(detector.parameters())
+    weights = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in parameters}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        features = detector.features(images)
+        outputs = detector.head.category_logits(features)  # they hold the graph, which holds what is kept
+        outputs += detector.head.mask_features(features[0].detach().requires_grad_())
+    maps = sum(size for storage, size in kept.items() if storage not in weights)
+    del outputs
+    momenta = size_of(p for p in parameters if p.requires_grad)
+    return sum(weights.values()) + momenta + max(maps + size_of(detector.head.mask_parameters()), momenta)
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def on_paper(config: Config, images: int, size: tuple[float, float]) -> tuple[Detector, Tensor]:
+    """A detector and a padded batch without values; `size` is the largest short and long side, pixels."""
+    width = min(size[0] * COCO_ASPECT, size[1])
+    padded = [round(side / DIVISOR) * DIVISOR for side in (size[0], width)]
+    with torch.device("meta"):
+        return build_detector(config.backbone, config.head), torch.empty(images, 3, *padded)
 
 
 def throughput(folder: Path, flops: float, rate: float) -> tuple[float, str]:
@@ -155,15 +192,15 @@ def render(estimates: Iterable[Estimate], devices: int, rate: float, origin: str
     lines = [
         "# Plan",
         "",
-        "| run | steps | GFLOP/image | images/s, one device | device-hours | hours on "
-        f"{devices} device{'s' * (devices > 1)} | from |",
-        "| --- | --: | --: | --: | --: | --: | --- |",
+        "| run | steps | GFLOP/image | GiB, one device | images/s, one device | device-hours | hours on "
+        f"{devices} device{'s' * (devices > 1)} | rate from |",
+        "| --- | --: | --: | --: | --: | --: | --: | --- |",
     ]
     total = 0.0
     for item in estimates:
         total += item.hours
         lines.append(
-            f"| {item.run} | {item.steps} | {item.gflop_per_image:.1f} | {item.images_per_second:.2f} | "
+            f"| {item.run} | {item.steps} | {item.gflop_per_image:.1f} | {item.memory / 2**30:.2f} | {item.images_per_second:.2f} | "
             f"{item.hours:.2f} | {item.hours / devices:.2f} | {item.source} |"
         )
     lines += [
