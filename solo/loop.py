@@ -236,7 +236,7 @@ class Training:
             self.detector, self.validation_split, self.config, self.device, self.schedule.precision,
             workers=0, label="validate" if self.group.first else None, share=share,
         ))  # fmt: skip
-        parts = self.group.gather(mine)
+        parts, windows = self.group.gather(mine), self.window.everyone()
         if self.group.first:
             predictions = self.out / "checkpoints" / "predictions.json"
             write_json(predictions, [result for part in parts for result in part], indent=None)
@@ -245,7 +245,7 @@ class Training:
                 "kind": "val", "step": self.step, "epoch": epoch, **{name: figures[name] for name in NAMES[:6]},
             })  # fmt: skip
             say(f"epoch {epoch}: mask AP {figures['AP'] or 0:.1f}")
-            self._write()
+            self._write(windows)
         self.group.barrier()
 
     def _save(self) -> None:
@@ -256,12 +256,12 @@ class Training:
             self._write(windows)
         self.group.barrier()
 
-    def _write(self, windows: list[list[float]] | None = None) -> None:
+    def _write(self, windows: list[list[float]]) -> None:
         save(
             {
                 "kind": KIND, "identity": self.identity, "step": self.step, "seconds": self.seconds,
                 "resumes": self.resumes, "lost_steps": self.lost_steps, "trained_images": self.trained_images,
-                "windows": windows or [[0.0] * 3] * self.group.world, "journal": self.journal.text,
+                "windows": windows, "journal": self.journal.text,
                 "detector": self.detector.state_dict(), "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
             },

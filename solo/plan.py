@@ -79,7 +79,9 @@ def estimate(config_file: Path, rate: float) -> Estimate:
     steps = schedule.epochs * -(-images_per_epoch // schedule.batch_size)
     flops = training_flops(spec.config)
     speed, source = throughput(config_file.parent, flops, rate)
-    return Estimate(name(spec), steps, schedule.epochs * images_per_epoch, flops / 1e9, training_memory(spec.config), speed, source)
+    return Estimate(
+        name(spec), steps, schedule.epochs * images_per_epoch, flops / 1e9, training_memory(spec.config), speed, source
+    )
 
 
 def name(spec: RunConfig) -> str:
@@ -200,8 +202,8 @@ def render(estimates: Iterable[Estimate], devices: int, rate: float, origin: str
     for item in estimates:
         total += item.hours
         lines.append(
-            f"| {item.run} | {item.steps} | {item.gflop_per_image:.1f} | {item.memory / 2**30:.2f} | {item.images_per_second:.2f} | "
-            f"{item.hours:.2f} | {item.hours / devices:.2f} | {item.source} |"
+            f"| {item.run} | {item.steps} | {item.gflop_per_image:.1f} | {item.memory / 2**30:.2f} | "
+            f"{item.images_per_second:.2f} | {item.hours:.2f} | {item.hours / devices:.2f} | {item.source} |"
         )
     lines += [
         "",

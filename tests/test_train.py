@@ -20,7 +20,7 @@ from solo.dataset import CocoSplit, TrainingSet
 from solo.distributed import Group
 from solo.errors import UserError
 from solo.layers import load, with_classes
-from solo.loop import TrainingStep
+from solo.loop import Training, TrainingStep
 from solo.model.detector import build_detector
 from solo.schedule import learning_rate
 from solo.stop import Interrupted, StopSignal
@@ -102,6 +102,25 @@ def test_deleted_and_damaged_curves_are_restored(tiny_config, tiny_data, straigh
             (tmp_path / "metrics.jsonl").write_bytes(damage)
     fit(tiny_config, tiny_data, tmp_path)
     assert_same_run(tmp_path, straight)
+
+
+def test_a_crash_after_a_validation_keeps_the_sums_since_the_last_line(tiny_config, tiny_data, tmp_path, monkeypatch):
+    schedule = {"log_every": 4}  # validation after step 6 falls between two lines
+    fit(tiny_config, tiny_data, tmp_path / "whole", schedule=schedule)
+    validate = Training._evaluate_if_due
+
+    def crash(training):
+        before = training.journal.text["metrics.jsonl"]
+        validate(training)
+        if training.journal.text["metrics.jsonl"] != before:
+            raise SystemError("crash")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_evaluate_if_due", crash)
+        with pytest.raises(SystemError):
+            fit(tiny_config, tiny_data, tmp_path / "chopped", schedule=schedule)
+    fit(tiny_config, tiny_data, tmp_path / "chopped", schedule=schedule)
+    assert_same_run(tmp_path / "chopped", tmp_path / "whole")
 
 
 def json_steps(out):
