@@ -54,7 +54,8 @@ class LossWindow:
 
     def restore(self, sums: list[list[float]]) -> None:
         """Take up the sums of a checkpoint, also when it was written by another number of processes."""
+        everyone = torch.tensor(sums, dtype=torch.float64, device=self.sums.device)  # (processes, 3)
         if len(sums) == self.group.world:
-            self.sums += torch.tensor(sums[self.group.rank], device=self.sums.device)
+            self.sums += everyone[self.group.rank]
         elif self.group.first:
-            self.sums += torch.tensor(sums, device=self.sums.device).sum(0) * self.group.world / len(sums)
+            self.sums += everyone.sum(0) * self.group.world / len(sums)

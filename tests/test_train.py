@@ -93,6 +93,16 @@ def test_a_resumed_run_is_the_straight_run(tiny_config, tiny_data, straight, tmp
     assert json.loads((tmp_path / "train.json").read_text())["resumes"] == 1
 
 
+def test_stopping_between_two_lines_of_the_curves_changes_none(tiny_config, tiny_data, tmp_path):
+    schedule = {"log_every": 5}
+    fit(tiny_config, tiny_data, tmp_path / "whole", schedule=schedule)
+    for steps in (2, 3):
+        with pytest.raises(Interrupted):
+            fit(tiny_config, tiny_data, tmp_path / "chopped", StopAfter(steps), schedule=schedule)
+    fit(tiny_config, tiny_data, tmp_path / "chopped", schedule=schedule)
+    assert_same_run(tmp_path / "chopped", tmp_path / "whole")
+
+
 def test_deleted_and_damaged_curves_are_restored(tiny_config, tiny_data, straight, tmp_path):
     for stop, damage in ((4, b""), (8, b'{"kind": "train", "st')):
         with pytest.raises(Interrupted):
