@@ -90,6 +90,12 @@ def test_every_stage_leaves_its_file(straight: Path):
     assert "not measured" in table
 
 
+def test_snakemakes_own_report(straight: Path, data: Path, tmp_path: Path):
+    snakemake(straight, data, "--report", str(tmp_path / "report.html"))
+    text = (tmp_path / "report.html").read_text()
+    assert all(name in text for name in ("table.html", "report.html", "ours beside the published figures"))
+
+
 def test_a_second_run_does_nothing(straight: Path, data: Path):
     assert "Nothing to be done" in snakemake(straight, data, "--dry-run")
 

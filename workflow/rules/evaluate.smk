@@ -52,7 +52,7 @@ rule benchmark:
         f"{RUN}/logs/benchmark.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 8  # alone on the machine: another job's work would be in the figures
+    threads: workflow.resource_settings.cores or 8  # alone on the machine: another job's work would be in the figures
     resources:
         gpus_per_node=lambda wildcards: LAYOUT.suite(wildcards.suite).gpus,
         mem_mb=16000,
