@@ -35,6 +35,8 @@ class Suite(Section):
     threads: int = Field(8, gt=0, description="CPU threads of a training and of a prediction")
     repeats: int = Field(20, gt=0, description="timed repeats of each figure of a benchmark")
     gpus: int = Field(0, ge=0, description="GPUs that a training, a prediction and a benchmark ask the cluster for")
+    mem_mb: int = Field(16000, gt=0, description="memory that each of them asks for, MB")
+    runtime: int = Field(24 * 60, gt=0, description="time limit of a training on a cluster, minutes")
     overrides: dict[str, Any] = Field(default_factory=dict, description="sections over every model")
     model_overrides: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections over one model")
 

@@ -17,7 +17,7 @@ rule predict:
     threads: lambda wildcards: LAYOUT.suite(wildcards.suite).threads
     resources:
         gpus_per_node=lambda wildcards: LAYOUT.suite(wildcards.suite).gpus,
-        mem_mb=16000,
+        mem_mb=lambda wildcards: LAYOUT.suite(wildcards.suite).mem_mb,
         runtime=120,
     params:
         data=lambda wildcards: LAYOUT.data(wildcards.suite),
@@ -55,7 +55,7 @@ rule benchmark:
     threads: workflow.resource_settings.cores or 8  # alone on the machine: another job's work would be in the figures
     resources:
         gpus_per_node=lambda wildcards: LAYOUT.suite(wildcards.suite).gpus,
-        mem_mb=16000,
+        mem_mb=lambda wildcards: LAYOUT.suite(wildcards.suite).mem_mb,
         runtime=60,
     params:
         data=lambda wildcards: LAYOUT.data(wildcards.suite),

@@ -47,8 +47,8 @@ rule train:
     threads: lambda wildcards: LAYOUT.suite(wildcards.suite).threads
     resources:
         gpus_per_node=lambda wildcards: LAYOUT.suite(wildcards.suite).gpus,
-        mem_mb=16000,
-        runtime=24 * 60,
+        mem_mb=lambda wildcards: LAYOUT.suite(wildcards.suite).mem_mb,
+        runtime=lambda wildcards: LAYOUT.suite(wildcards.suite).runtime,
     params:
         code=code_version(),
         digest=lambda wildcards: LAYOUT.digest(wildcards.suite, wildcards.run),
