@@ -32,7 +32,7 @@ from solo.model.detector import Detector
 from solo.predict import predict_split
 from solo.progress import Progress, say
 from solo.schedule import learning_rate
-from solo.stop import Interrupted, StopSignal
+from solo.stop import Interrupted, StopSignal, helpers_unharmed
 from solo.window import LossWindow
 
 KIND = "SOLO checkpoint"
@@ -138,7 +138,8 @@ class Training:
             self.data, batch_sampler=self.batches, collate_fn=Collate(self.config.head), num_workers=workers,
             pin_memory=self.device.type == "cuda", multiprocessing_context="forkserver" if workers else None,
         )  # fmt: skip
-        feed = iter(loader)
+        with helpers_unharmed():
+            feed = iter(loader)
         with Progress(self.label, self.steps, "steps", self.step, quiet=not self.group.first) as progress:
             while self.step < self.steps:
                 waited = self._take_step(feed)

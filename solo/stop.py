@@ -1,6 +1,9 @@
 """Stopping between two steps when the scheduler, the user or the system asks for it."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -9,6 +12,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 class Interrupted(Exception):
     """The run was told to stop and has saved its state."""
+
+
+@contextlib.contextmanager
+def helpers_unharmed() -> Iterator[None]:
+    """Processes that are started inside never see the signals, which terminals and schedulers send to a whole group.
+
+    A signal that comes meanwhile reaches this process at the end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the mask is inherited, also through exec
+    try:
+        resource_tracker.ensure_running()  # multiprocessing's own helper; starting it lifts the block, so once more
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StopSignal:

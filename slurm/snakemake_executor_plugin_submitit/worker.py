@@ -270,6 +270,8 @@ def _is_being_preempted() -> bool:
 def _job_fields() -> dict[str, str]:
     """What the controller says of this job; empty where there is none or it does not answer."""
     job_id = os.environ.get("SLURM_JOB_ID")
+    if "SLURM_ARRAY_TASK_ID" in os.environ:  # the own id of an array's last element is the whole array's
+        job_id = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
     if not job_id:
         return {}
     return {key: value for key, _, value in (w.partition("=") for w in _scontrol("show", "job", "-o", job_id).split())}

@@ -61,7 +61,7 @@ class Chaos:
 
     def preempt(self) -> str:
         """An urgent job takes a whole node for a moment."""
-        node = self.rng.choice(self.cluster.node_names)
+        node = self.busy_node()
         self.cluster.command(
             "sbatch", "-p", "urgent", "--exclusive", "-w", node, "-o", "/dev/null", "--wrap", "sleep 1"
         )
@@ -69,15 +69,19 @@ class Chaos:
 
     def fail_node(self) -> str:
         """A node goes down with its jobs, and comes back some seconds later."""
-        node = self.rng.choice(self.cluster.node_names)
+        node = self.busy_node()
         self.cluster.command("scontrol", "update", f"nodename={node}", "state=down", "reason=chaos")
         time.sleep(10)
         self.cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
         return f"{node} failed"
 
     def running(self) -> list[str]:
-        """Names of the running jobs' nodes, a line each."""
-        return self.cluster.command("squeue", "-h", "-p", "main", "-t", "running", "-o", "%i %N").splitlines()
+        """The node of each running job of the workflow."""
+        return self.cluster.command("squeue", "-h", "-p", "main", "-t", "running", "-o", "%N").splitlines()
+
+    def busy_node(self) -> str:
+        """A node on which the workflow has a job, any one where it has none."""
+        return self.rng.choice(self.running() or self.cluster.node_names)
 
     def go(self, events: list[Callable[[], str]], shortest: float, longest: float) -> None:
         """Let the events happen one after the other while the workflow runs."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from snakemake_executor_plugin_submitit import processes
+from snakemake_executor_plugin_submitit import processes, worker
 from snakemake_executor_plugin_submitit.accounting import account, write_account
 from snakemake_executor_plugin_submitit.failure import failing_rank, tail
 from snakemake_executor_plugin_submitit.interrupts import deferred, held_off
@@ -73,6 +73,18 @@ def test_who_does_not_heed_term_is_killed() -> None:
 
 def test_a_node_that_resolves_keeps_its_name() -> None:
     assert node_address("localhost") == "localhost"
+
+
+def test_an_element_asks_for_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last element of an array has the array's id: SLURM would answer with all elements."""
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(worker, "_scontrol", lambda *words: asked.append(words) or "JobId=7 JobState=RUNNING")
+    for name, value in (("SLURM_JOB_ID", "7"), ("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "3")):
+        monkeypatch.setenv(name, value)
+    assert worker._job_fields()["JobState"] == "RUNNING"
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
+    worker._job_fields()
+    assert [words[-1] for words in asked] == ["7_3", "7"]
 
 
 def test_the_tail_is_twenty_lines_of_whatever_bytes(tmp_path: Path) -> None:
