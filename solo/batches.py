@@ -146,7 +146,11 @@ class Collate:
     def __call__(self, samples: list[TrainingSample]) -> TrainingBatch:
         """Pad, assign and pack."""
         pixels, sizes = stack([sample.pixels for sample in samples])
-        padded = pixels.shape[1], pixels.shape[2]
+        targets = self.targets(samples, (pixels.shape[1], pixels.shape[2]))
+        return TrainingBatch(tuple(sample.image_id for sample in samples), pixels, sizes, targets)
+
+    def targets(self, samples: list[TrainingSample], padded: tuple[int, int]) -> Targets:
+        """The samples' targets in a batch that is padded to (height, width)."""
         masks = [mask for sample in samples for mask in sample.masks]
         objects = Objects(
             boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
@@ -162,8 +166,7 @@ class Collate:
                 masks[row].block(stride).paint(canvas)
             return torch.from_numpy(result)
 
-        targets = build_targets(objects, table, padded, len(samples), self.head)
-        return TrainingBatch(tuple(sample.image_id for sample in samples), pixels, sizes, targets)
+        return build_targets(objects, table, padded, len(samples), self.head)
 
 
 def collate_test(samples: list[TestSample]) -> TestBatch:

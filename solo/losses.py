@@ -33,12 +33,13 @@ def detection_losses(
     Returns:
         loss_mask and loss_category, float32 scalars. Without an object loss_mask is 0 and still has a gradient.
     """
+    positives = sum(map(sum, targets.counts))
+    # first, so that the category branch's maps are not kept while the mask branch's are
+    mask = mask_loss_sum(head, features, targets, loss, scaling) / max(positives, 1)
     logits = head.category_logits(features)
     classes = logits[0].shape[1]
     flat = torch.cat([grid.permute(0, 2, 3, 1).reshape(-1, classes) for grid in logits])  # (cells, C)
-    positives = sum(map(sum, targets.counts))
     category = focal_loss(flat.float(), targets.labels, loss.focal_gamma, loss.focal_alpha).sum() / (positives + 1)
-    mask = mask_loss_sum(head, features, targets, loss, scaling) / max(positives, 1)
     return {"loss_mask": loss.mask_weight * mask, "loss_category": loss.category_weight * category}
 
 

@@ -89,8 +89,11 @@ class ResizedMask:
 
     def __init__(self, bitmap: Bitmap, resizer: "MaskResizer") -> None:
         self._resizer = resizer
-        self._left, self._right = _extent(np.asarray(bitmap.any(0)))
-        self._top, self._bottom = _extent(np.asarray(bitmap[:, self._left : self._right].any(1)))
+        if bitmap.flags.c_contiguous:
+            self._left, self._top, width, height = cv2.boundingRect(bitmap)
+        else:  # as pycocotools decodes
+            self._top, self._left, height, width = cv2.boundingRect(np.ascontiguousarray(bitmap.T))
+        self._right, self._bottom = self._left + width, self._top + height
         self._pixels = bitmap[self._top : self._bottom, self._left : self._right]
         count_y, place_y = (w[self._top : self._bottom] for w in resizer.row_weights)
         count_x, place_x = (w[self._left : self._right] for w in resizer.column_weights)

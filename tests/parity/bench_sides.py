@@ -25,7 +25,7 @@ from solo.postprocess import point_nms
 from solo.predict import masks_at_original_size
 from solo.transforms import decode_segmentation, resize_image
 from tests.golden import fill, synth
-from tests.parity.ours import training_batch
+from tests.parity.ours import training_batch, training_samples
 from tests.parity.scenes import Truth, draw
 
 MODELS = {
@@ -97,7 +97,8 @@ class Ours:
 
     def prepare_targets(self, image: np.ndarray, truth: Truth) -> Any:
         """An action: from full-size bitmaps to everything the losses compare with."""
-        return lambda: training_batch([image], [truth], self.config).to(self.device).targets
+        collate, padded = Collate(self.config.head), (image.shape[0], image.shape[1])
+        return lambda: collate.targets(training_samples([image], [truth]), padded).to(self.device)
 
     def prepare_loader(self, data: Path, split: str) -> Any:
         """An action: image number i decoded, augmented, with its objects; every second one completes a batch of two."""

@@ -46,12 +46,17 @@ def same_weights(peer: Any, model: str, seed: int, classes: int = 80) -> tuple[D
 
 def training_batch(images: list[np.ndarray], truths: list[Truth], config: Config) -> TrainingBatch:
     """Images with ready-made bitmaps as a batch, by the collation of the product's loader."""
+    return Collate(config.head)(training_samples(images, truths))
+
+
+def training_samples(images: list[np.ndarray], truths: list[Truth]) -> list[TrainingSample]:
+    """Images with ready-made bitmaps as the product's data set would deliver them."""
     samples = []
     for i, (pixels, (masks, boxes, labels)) in enumerate(zip(images, truths, strict=True)):
         size = pixels.shape[0], pixels.shape[1]
         resize = MaskResizer(size, size, False)
         samples.append(TrainingSample(i, pixels, boxes, labels, [resize(mask) for mask in masks]))
-    return Collate(config.head)(samples)
+    return samples
 
 
 def losses(detector: Detector, batch: TrainingBatch, config: Config) -> dict[str, Tensor]:
