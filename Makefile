@@ -7,7 +7,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 # One run at a time in this folder; a lock that a killed run left behind is then safe to remove.
 ALONE := flock --close .make.lock sh -c
 
-.PHONY: table report test test-slow check readme clean bench parity
+.PHONY: table report test test-slow overfit check readme clean bench parity
 
 table: $(VENV)/installed
 	@$(ALONE) '$(SNAKEMAKE) --unlock --quiet all 2> /dev/null; $(SNAKEMAKE) table --quiet rules host'
@@ -19,9 +19,13 @@ report: table
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not parity"
 
-# minutes of training, and the comparison with the living peer
+# everything that takes minutes: trainings, interrupted runs, the longer comparisons with the living peer
 test-slow: $(VENV)/installed-parity
-	$(BIN)/python -m pytest -m "slow or parity"
+	$(BIN)/python -m pytest -m slow
+
+# eight real photos learnt by heart, with each kind of head
+overfit: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -s tests/test_overfit.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -33,8 +37,10 @@ check: $(VENV)/installed-dev
 bench: $(VENV)/installed-parity
 	$(BIN)/python -m tests.parity.bench --device cpu --out results/measured/bench_cpu.json
 
+# side by side with the living peer; ends with the largest error of each section beside its tolerance
 parity: $(VENV)/installed-parity
-	$(BIN)/python -m pytest tests/parity
+	$(BIN)/python -m pytest tests/parity -m "not slow"
+	$(BIN)/python -m tests.parity.show
 
 # the table in README.md, from the last smoke run
 readme:

@@ -1,6 +1,7 @@
 """What the tests share: a tiny drawn data set, a network to match, the `solo` command, and the reference's files."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import yaml
 from solo.synth import synthesize
 
 ROOT = Path(__file__).parents[1]
+
+# A background shell ignores SIGINT, and so would every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny tensors gain nothing from threads and lose much where cores are shared; must stand before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

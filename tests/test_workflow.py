@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from solo.artifacts import read_json
+from solo.suite import read_study
 from solo.synth import synthesize
 from tests.conftest import ROOT, TINY
 
@@ -117,6 +118,20 @@ def test_comments_retrain_nothing_and_values_do(straight: Path, data: Path):
     zoo.write_text(before)
     snakemake(straight, data, "--until", "config")
     assert trained(snakemake(straight, data, "--dry-run")) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["grid", "schedule"])
+def test_a_study_ends_in_a_table_and_a_plot_and_shares_the_zoos_runs(straight: Path, data: Path, study: str):
+    before = {m: (straight / f"results/smoke-shapes/{m}/seed0/model.pth").stat().st_mtime_ns for m in MODELS}
+    snakemake(straight, data, f"ablation_{study}")
+    folder = straight / f"results/smoke-shapes/ablation_{study}"
+    settings = read_study(straight / f"workflow/config/ablations/{study}.yaml").settings("smoke")
+    table = (folder / "table.md").read_text()
+    assert all(f"| {label} |" in table for label, _ in settings)
+    assert "<svg" in (folder / "table.html").read_text() or list(folder.glob("*.png"))
+    after = {m: (straight / f"results/smoke-shapes/{m}/seed0/model.pth").stat().st_mtime_ns for m in MODELS}
+    assert after == before
 
 
 @pytest.mark.slow
