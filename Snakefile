@@ -2,7 +2,7 @@
 # `snakemake --profile slurm` the full zoo on a cluster. Settings: workflow/config/config.yaml.
 from snakemake.utils import min_version, validate
 
-min_version("9.14")
+min_version("9.27")
 
 
 configfile: "workflow/config/config.yaml"
