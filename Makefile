@@ -23,9 +23,10 @@ test: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -m slow
 
-# eight real photos learnt by heart, with each kind of head
+# eight real photos learnt by heart, with each kind of head, or with KIND=light alone
+KIND ?= solo
 overfit: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -s tests/test_overfit.py
+	$(BIN)/python -m pytest -s tests/test_overfit.py -k $(KIND)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
