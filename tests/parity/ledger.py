@@ -48,7 +48,9 @@ TOLERANCES: dict[str, Tolerance] = {
     "predict: unmatched fraction": Tolerance(0.05, "golden: predict; thresholds amplify noise"),
     "predict: score": Tolerance(0.0018, "golden: predict"),
     "predict: 1 - mask IoU": Tolerance(0.002, "golden: predict"),
-    "train: mask loss of a step, relative": Tolerance(0.0013, "golden: traj lr=0.001, steps 5-9"),
+    "train: mask loss of a step, relative": Tolerance(
+        0.004, "golden: traj lr=0.001, steps 5-9, times 3 for other seeds"
+    ),
     "train: category loss of a step, relative": Tolerance(0.015, "golden: traj lr=0.001, steps 5-9"),
     "train: final weight norm, relative": Tolerance(0.00017, "golden: traj lr=0.001"),
     "train: update of a group, relative": Tolerance(0.1, "eight steps of the gradient's noise"),
