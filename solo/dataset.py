@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from solo.artifacts import read_json
 from solo.config import Input
 from solo.errors import UserError
-from solo.transforms import MaskResizer, ResizedMask, decode_segmentation, resize_image, resized_size
+from solo.segmentation import compress, region
+from solo.transforms import MaskResizer, ResizedMask, resize_image, resized_size
 
 
 @dataclass(frozen=True)
@@ -214,11 +215,11 @@ def training_sample(
     resize = MaskResizer(original, size, flip)
     boxes, labels, masks = [], [], []
     for ann in annotations:
-        bitmap = None if ann.crowd else decode_segmentation(ann.segmentation, *original)
-        if bitmap is not None:
+        rle = None if ann.crowd else compress(ann.segmentation, *original)
+        if rle is not None:
             boxes.append(ann.box)
             labels.append(ann.label)
-            masks.append(resize(bitmap))
+            masks.append(resize(region(rle)))
     resized = resize_image(pixels, size)
     return TrainingSample(
         image_id,

@@ -14,7 +14,8 @@ import torch
 from solo.batches import Collate
 from solo.config import Config
 from solo.dataset import TrainingSet, training_sample
-from solo.transforms import decode_segmentation, resize_image, resized_size
+from solo.segmentation import compress, region
+from solo.transforms import resize_image, resized_size
 
 STAGES = ("decode", "resize", "rasterize", "masks", "targets")
 
@@ -28,8 +29,8 @@ def measure_loader(data: TrainingSet, config: Config, images: int = 64) -> dict[
         images: how many.
 
     Returns:
-        `milliseconds` per image of decode (JPEG or PNG), resize, rasterize (segmentations to bitmaps), masks
-        (bitmaps to targets' resolution) and targets (assignment and packing), `images_per_second`, `images`.
+        `milliseconds` per image of decode (JPEG or PNG), resize, rasterize (segmentations to pixels), masks
+        (pixels to targets' resolution) and targets (assignment and packing), `images_per_second`, `images`.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -45,8 +46,9 @@ def measure_loader(data: TrainingSet, config: Config, images: int = 64) -> dict[
             resize_image(pixels, resized_size(pixels.shape[0], pixels.shape[1], scale))
         with _timed(spent, "rasterize"):
             for annotation in annotations:
-                if not annotation.crowd:
-                    decode_segmentation(annotation.segmentation, pixels.shape[0], pixels.shape[1])
+                rle = None if annotation.crowd else compress(annotation.segmentation, pixels.shape[0], pixels.shape[1])
+                if rle is not None:
+                    region(rle)
         with _timed(spent, "masks"):
             pair.append(training_sample(0, pixels, annotations, scale, flip=False))
         if len(pair) == config.schedule.images_per_device:

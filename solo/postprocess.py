@@ -102,17 +102,17 @@ class MaskSource:
 
     def __call__(self, levels: Tensor, cells: Tensor) -> Tensor:
         """Probabilities of the cells' masks: (n, *size) float32, in the order given."""
-        order, masks = [], []
-        for level in self.features.keys() | self.lines.keys():
-            rows = (levels == level).nonzero()[:, 0]
-            if len(rows):
-                order.append(rows)
-                masks.append(self.of_level(level, cells[rows]))
-        if len(masks) == 1:
-            return masks[0]
         result = torch.empty(len(cells), *self.size, device=cells.device)
-        for rows, part in zip(order, masks, strict=True):
-            result[rows] = part
+        if self.lines and result.device.type == "cpu":
+            for mask, level, cell in zip(result, levels.tolist(), cells.tolist(), strict=True):
+                columns, rows = self.lines[level]
+                y, x = divmod(cell, self.head.grid_sizes[level])
+                torch.mul(columns[x], rows[y], out=mask)  # no map is copied before it is used
+            return result
+        for level in self.features.keys() | self.lines.keys():
+            chosen = (levels == level).nonzero()[:, 0]
+            if len(chosen):
+                result[chosen] = self.of_level(level, cells[chosen])
         return result
 
     def of_level(self, level: int, cells: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ def select(candidates: Candidates, source: MaskSource, strides: tuple[int, ...],
         masks = source(candidates.levels[part], candidates.cells[part])
         binary = masks > test.mask_threshold
         area = binary.flatten(1).sum(1, dtype=torch.float32)
-        maskness = masks.mul_(binary).flatten(1).sum(1) / area
+        maskness = F.threshold(masks, test.mask_threshold, 0, inplace=True).flatten(1).sum(1) / area
         kept = (area > limits[part]).nonzero()[:, 0]
         contenders.add(binary[kept], (candidates.scores[part] * maskness)[kept], area[kept], kept + start)
     if not contenders.count:

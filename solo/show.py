@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from solo.artifacts import atomic, read_json
 from solo.dataset import CocoSplit, read_image
 from solo.errors import UserError
-from solo.transforms import decode_segmentation
+from solo.segmentation import decode_segmentation
 
 Pixels = NDArray[np.uint8]
 HEIGHT = 240  # least height of a picture, pixels; smaller images are enlarged so that captions can be read

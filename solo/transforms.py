@@ -7,16 +7,13 @@ fraction of the memory traffic.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle_tools
 
+from solo.segmentation import Region
 from solo.targets import MASK_STRIDES
-
-Bitmap = NDArray[np.uint8]
 
 
 def resized_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
@@ -37,23 +34,6 @@ def nearest_indices(source: int, target: int) -> NDArray[np.int64]:
     """The source index of each of `target` pixels in OpenCV's nearest-neighbour resize: (target,)."""
     line = np.arange(source, dtype=np.int32).astype(np.float32)[None]
     return cv2.resize(line, (target, 1), interpolation=cv2.INTER_NEAREST)[0].astype(np.int64)
-
-
-def decode_segmentation(segmentation: Any, height: int, width: int) -> Bitmap | None:
-    """A COCO segmentation (polygons, RLE with counts as a list or compressed) as an (h, w) bitmap of 0 and 1.
-
-    Polygons with fewer than three points are left out; None when no polygon is left (mmdetection LoadAnnotations).
-    """
-    if isinstance(segmentation, list):
-        polygons = [p for p in segmentation if len(p) % 2 == 0 and len(p) >= 6]
-        if not polygons:
-            return None
-        rle = rle_tools.merge(rle_tools.frPyObjects(polygons, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = rle_tools.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    return rle_tools.decode(rle)
 
 
 @dataclass(frozen=True)
@@ -83,21 +63,17 @@ class ResizedMask:
         center: y, x of the centre of mass, input-image pixels, float32; 0, 0 for an empty mask.
 
     Args:
-        bitmap: (h, w) of 0 and 1 at the original size.
-        resizer: knows where its pixels go.
+        region: the object's pixels at the original size.
+        resizer: knows where they go.
     """
 
-    def __init__(self, bitmap: Bitmap, resizer: "MaskResizer") -> None:
+    def __init__(self, region: Region, resizer: "MaskResizer") -> None:
         self._resizer = resizer
-        if bitmap.flags.c_contiguous:
-            self._left, self._top, width, height = cv2.boundingRect(bitmap)
-        else:  # as pycocotools decodes
-            self._top, self._left, height, width = cv2.boundingRect(np.ascontiguousarray(bitmap.T))
-        self._right, self._bottom = self._left + width, self._top + height
-        self._pixels = bitmap[self._top : self._bottom, self._left : self._right]
+        self._pixels, self._top, self._left = region.pixels, region.top, region.left
+        self._bottom, self._right = region.top + region.pixels.shape[0], region.left + region.pixels.shape[1]
         count_y, place_y = (w[self._top : self._bottom] for w in resizer.row_weights)
         count_x, place_x = (w[self._left : self._right] for w in resizer.column_weights)
-        pixels = self._pixels.astype(np.float32)  # sums below 2^24: float32 products are exact
+        pixels = region.pixels.astype(np.float32)  # sums below 2^24: float32 products are exact
         per_row = (pixels @ count_x.astype(np.float32)).astype(np.float64)
         per_column = (count_y.astype(np.float32) @ pixels).astype(np.float64)
         self.area = int(per_row @ count_y)
@@ -119,7 +95,7 @@ class ResizedMask:
 
 
 class MaskResizer:
-    """Reads resized and flipped masks of one image from bitmaps at its original size.
+    """Reads resized and flipped masks of one image from objects at its original size.
 
     Args:
         original: height and width of the annotation's frame.
@@ -141,9 +117,9 @@ class MaskResizer:
             for stride in sorted(set(MASK_STRIDES))
         }
 
-    def __call__(self, bitmap: Bitmap) -> ResizedMask:
-        """The resized mask of an (h, w) bitmap of 0 and 1."""
-        return ResizedMask(bitmap, self)
+    def __call__(self, region: Region) -> ResizedMask:
+        """The resized mask of an object."""
+        return ResizedMask(region, self)
 
 
 def _extent(line: NDArray[np.bool_]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from solo.losses import MASK_LOSSES, detection_losses, dice_loss, focal_loss
 from solo.model.detector import build_detector
 from solo.model.head import MaskMaps
 from solo.transforms import MaskResizer
+from tests.regions import region_of
 
 KINDS = ["solo", "decoupled_solo", "decoupled_solo_light"]
 BACKBONE = Backbone(depth=18, width=0.25, norm="gn", frozen_stages=-1, pretrained="none", fpn_channels=16)
@@ -37,7 +38,7 @@ def training_batch(head, *images):
         for left, top, right, bottom, _ in objects:
             bitmap = np.zeros((64, 96), np.uint8)
             bitmap[top:bottom, left:right] = 1
-            masks.append(resize(bitmap))
+            masks.append(resize(region_of(bitmap)))
         table = np.array(objects, np.float32).reshape(-1, 5)
         pixels = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
         samples.append(TrainingSample(number, pixels, table[:, :4], table[:, 4].astype(np.int64), masks))

@@ -16,6 +16,7 @@ from solo.model.detector import build_detector
 from solo.suite import resolve
 from solo.transforms import MaskResizer
 from tests.conftest import ROOT
+from tests.regions import region_of
 
 ZOO = ROOT / "workflow/config/zoo"
 
@@ -37,7 +38,7 @@ def test_memory_is_what_a_training_step_allocates(model):
     assert plan.on_paper(config, 2, size)[1].shape[2:] == size
     bitmap = np.zeros(size, np.uint8)
     bitmap[40:200, 60:220] = 1
-    mask = MaskResizer(size, size, False)(bitmap)
+    mask = MaskResizer(size, size, False)(region_of(bitmap))
     samples = [
         TrainingSample(i, np.zeros((*size, 3), np.uint8), np.array([[60, 40, 220, 200]], np.float32), np.array([3]),
                        [mask])

@@ -10,6 +10,7 @@ from solo.config import Head
 from solo.dataset import TrainingSample
 from solo.targets import MASK_STRIDES, Targets, pack, unpack
 from solo.transforms import MaskResizer
+from tests.regions import region_of
 
 FOUR = Head(num_classes=3, grid_sizes=(4, 1, 1, 1, 1), scale_ranges=((1, 2048), (0, 0), (0, 0), (0, 0), (0, 0)))
 PYRAMID = Head(
@@ -31,7 +32,7 @@ def sample(height, width, objects, image_id=1):
         np.zeros((height, width, 3), np.uint8),
         np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4),
         np.array([label for _, label, _ in objects], np.int64),
-        [resize(bitmap) for bitmap in bitmaps],
+        [resize(region_of(bitmap)) for bitmap in bitmaps],
     )
 
 

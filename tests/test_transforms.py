@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from pycocotools import mask as rle
 
 from solo.targets import MASK_STRIDES
-from solo.transforms import MaskResizer, decode_segmentation, nearest_indices, resize_image, resized_size
+from solo.transforms import MaskResizer, nearest_indices, resize_image, resized_size
+from tests.regions import region_of
 
 SIZES = [((64, 80), (64, 80)), ((61, 77), (97, 122)), ((97, 53), (61, 33)), ((31, 200), (47, 301)), ((480, 5), (81, 8))]
 
@@ -66,7 +66,7 @@ def test_masks_equal_resizing_flipping_padding_and_reducing(original, size, flip
         bitmap = random_mask(rng, *original)
         full = cv2.resize(bitmap, size[::-1], interpolation=cv2.INTER_NEAREST)
         full = full[:, ::-1] if flip else full
-        found = resize(bitmap)
+        found = resize(region_of(bitmap))
         assert found.area == full.sum()
         if full.any():
             ys, xs = np.nonzero(full)
@@ -84,27 +84,6 @@ def test_masks_equal_resizing_flipping_padding_and_reducing(original, size, flip
 
 
 def test_an_empty_bitmap_stays_empty():
-    found = MaskResizer((20, 30), (40, 60), True)(np.zeros((20, 30), np.uint8))
+    found = MaskResizer((20, 30), (40, 60), True)(region_of(np.zeros((20, 30), np.uint8)))
     assert (found.area, found.center) == (0, (0, 0))
     assert not any(found.block(stride).cells.any() for stride in MASK_STRIDES)
-
-
-def test_every_form_of_a_coco_segmentation():
-    expected = np.zeros((6, 8), np.uint8)
-    expected[1:4, 2:6] = 1
-    polygon = [2, 1, 6, 1, 6, 4, 2, 4]
-    runs = [13, 3, 3, 3, 3, 3, 3, 3, 14]  # down the columns, zeros first
-    compressed = rle.encode(np.asfortranarray(expected))
-    for segmentation in (
-        [polygon],
-        [polygon, [0, 0, 1, 1]],  # two points are no polygon
-        {"size": [6, 8], "counts": runs},
-        compressed,
-        {"size": [6, 8], "counts": compressed["counts"].decode()},
-    ):
-        found = decode_segmentation(segmentation, 6, 8)
-        assert np.array_equal(found, expected)
-    parts = decode_segmentation([polygon, [7, 5, 8, 5, 8, 6, 7, 6]], 6, 8)
-    assert parts.sum() == 13
-    assert decode_segmentation([[0, 0, 1, 1]], 6, 8) is None
-    assert decode_segmentation([], 6, 8) is None

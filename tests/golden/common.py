@@ -17,6 +17,7 @@ from solo.model.names import from_reference
 from solo.targets import Objects, Targets, build_targets
 from solo.transforms import MaskResizer
 from tests.golden import fill, synth
+from tests.regions import region_of
 
 KINDS = {"solo": "solo", "decoupled": "decoupled_solo", "light": "decoupled_solo_light"}
 OUTPUTS = {"solo": ["mask", "cls"], "decoupled": ["maskx", "masky", "cls"], "light": ["maskx", "masky", "cls"]}
@@ -69,7 +70,7 @@ def batch_targets(kind: str, truths: list[tuple], padded: tuple[int, int]) -> Ta
     masks, images = [], []
     for i, (bitmaps, _, _) in enumerate(truths):
         resize = MaskResizer(bitmaps.shape[1:], bitmaps.shape[1:], False)
-        masks += [resize(m) for m in bitmaps]
+        masks += [resize(region_of(m)) for m in bitmaps]
         images += [i] * len(bitmaps)
     objects = Objects(
         torch.from_numpy(np.concatenate([t[1] for t in truths])),

@@ -17,7 +17,8 @@ from solo.config import Schedule
 from solo.dataset import Annotation, training_sample
 from solo.model.detector import MEAN, STD, Detector
 from solo.schedule import learning_rate
-from solo.transforms import decode_segmentation, resized_size
+from solo.segmentation import decode_segmentation
+from solo.transforms import resized_size
 from tests.golden import synth
 from tests.golden.common import (
     KINDS,

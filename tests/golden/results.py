@@ -27,6 +27,7 @@ from tests.golden.common import (
     image_info,
     prepare,
 )
+from tests.regions import region_of
 
 
 def test_config(overrides: dict[str, Any]) -> Test:
@@ -152,6 +153,6 @@ def func(spec: ModuleType, out: Path, reference: Path | None) -> None:
     kinds = ["poly", "ring", "two", "border", "tiny", "full"]
     bitmaps, _, _ = synth.instances(61, 77, kinds, spec.TAG, "com")
     resize = MaskResizer((61, 77), (61, 77), False)
-    bag["com"] = np.array([resize(m).center for m in bitmaps], np.float64)
+    bag["com"] = np.array([resize(region_of(m)).center for m in bitmaps], np.float64)
     bag["coord"] = coordinates(torch.zeros(1, 3, 5, 8)).numpy()
     bag.save(out / "func.npz")

@@ -23,10 +23,13 @@ from solo.model.folding import folded
 from solo.model.names import from_reference
 from solo.postprocess import point_nms
 from solo.predict import masks_at_original_size
-from solo.transforms import decode_segmentation, resize_image
+from solo.segmentation import decode_segmentation
+from solo.targets import Targets
+from solo.transforms import MaskResizer, resize_image
 from tests.golden import fill, synth
-from tests.parity.ours import training_batch, training_samples
+from tests.parity.ours import training_batch
 from tests.parity.scenes import Truth, draw
+from tests.regions import region_of
 
 MODELS = {
     "solo": "solo_r50_1x",
@@ -96,9 +99,17 @@ class Ours:
         return train
 
     def prepare_targets(self, image: np.ndarray, truth: Truth) -> Any:
-        """An action: from full-size bitmaps to everything the losses compare with."""
-        collate, padded = Collate(self.config.head), (image.shape[0], image.shape[1])
-        return lambda: collate.targets(training_samples([image], [truth]), padded).to(self.device)
+        """An action: from the regions of the drawn objects to everything the losses compare with."""
+        masks, boxes, labels = truth
+        collate, size = Collate(self.config.head), (image.shape[0], image.shape[1])
+        regions = [region_of(mask) for mask in masks]
+
+        def make() -> Targets:
+            resize = MaskResizer(size, size, False)
+            sample = TrainingSample(0, image, boxes, labels, [resize(region) for region in regions])
+            return collate.targets([sample], size).to(self.device)
+
+        return make
 
     def prepare_loader(self, data: Path, split: str) -> Any:
         """An action: image number i decoded, augmented, with its objects; every second one completes a batch of two."""

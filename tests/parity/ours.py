@@ -18,6 +18,7 @@ from solo.model.detector import Detector, build_detector
 from solo.model.names import from_reference
 from solo.transforms import MaskResizer
 from tests.golden import fill
+from tests.regions import region_of
 
 Truth = tuple[np.ndarray, np.ndarray, np.ndarray]  # masks (n, h, w) uint8, boxes (n, 4) float32, labels (n,) int64
 HERE = ("--workers", "0", "--device", "cpu", "--threads", "2")  # options of `solo predict` within a test
@@ -55,7 +56,7 @@ def training_samples(images: list[np.ndarray], truths: list[Truth]) -> list[Trai
     for i, (pixels, (masks, boxes, labels)) in enumerate(zip(images, truths, strict=True)):
         size = pixels.shape[0], pixels.shape[1]
         resize = MaskResizer(size, size, False)
-        samples.append(TrainingSample(i, pixels, boxes, labels, [resize(mask) for mask in masks]))
+        samples.append(TrainingSample(i, pixels, boxes, labels, [resize(region_of(mask)) for mask in masks]))
     return samples
 
 
