@@ -46,5 +46,6 @@ def mask_sources(
         part = feature if len(images) == len(feature) else torch.cat([feature[i : i + 1] for i in images])
         hidden = head.mask_features(part)
         for row, image in enumerate(images):
-            sources[image].add(level, tuple(h[row] for h in hidden))
+            cells = candidates[image].cells[candidates[image].levels == level]
+            sources[image].add(level, tuple(h[row] for h in hidden), cells)
     return sources

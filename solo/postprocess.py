@@ -7,6 +7,7 @@ cannot enter the best `nms_pre` any more are not computed at all: a mask score i
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,11 +75,18 @@ def find_candidates(grids: list[Tensor], test: Test) -> Candidates:
     return Candidates(scores, labels[order], levels, position - (ends - sizes)[levels])
 
 
+class Lines(NamedTuple):
+    """Maps of a level's columns or rows."""
+
+    maps: Tensor  # (u, *size) probabilities
+    numbers: Tensor  # (S,) int64, the map of each line that has one
+
+
 class MaskSource:
     """Masks of one image's cells at stride 4, computed on demand.
 
-    The factors of the decoupled heads belong to columns and rows and are few: each level's are computed once. The masks
-    of SOLO's cells are computed anew each time.
+    The factors of the decoupled heads belong to columns and rows and are few: those of a level that its candidates need
+    are computed once. The masks of SOLO's cells are computed anew each time.
 
     Args:
         head: the detector's head.
@@ -88,40 +96,44 @@ class MaskSource:
     def __init__(self, head: GridHead, size: tuple[int, int]) -> None:
         self.head, self.size = head, size
         self.features: dict[int, MaskFeatures] = {}
-        self.lines: dict[int, tuple[Tensor, Tensor]] = {}  # columns' and rows' maps, (S, *size) each
+        self.factors: dict[int, tuple[Lines, Lines]] = {}  # columns and rows
 
-    def add(self, level: int, features: MaskFeatures) -> None:
-        """Take a level's last hidden maps, each (F, h, w)."""
+    def add(self, level: int, features: MaskFeatures, cells: Tensor) -> None:
+        """Take a level's last hidden maps, each (F, h, w), and all its cells (n,) whose masks will be asked for."""
         if not self.head.by_lines:
             self.features[level] = features
             return
         side = self.head.grid_sizes[level]
-        diagonal = torch.arange(side, device=features[0].device) * (side + 1)  # one cell of every column and row
-        columns, rows = self.head.mask_maps(level, features, diagonal)
-        self.lines[level] = self.resized(columns.logits), self.resized(rows.logits)
+        columns, rows = (
+            Lines(self.resized(maps), cells.new_zeros(side).index_put_((lines,), index))
+            for (maps, index), lines in zip(
+                self.head.mask_maps(level, features, cells), (cells % side, cells // side), strict=True
+            )
+        )
+        self.factors[level] = columns, rows
 
     def __call__(self, levels: Tensor, cells: Tensor) -> Tensor:
         """Probabilities of the cells' masks: (n, *size) float32, in the order given."""
         result = torch.empty(len(cells), *self.size, device=cells.device)
-        if self.lines and result.device.type == "cpu":
-            for mask, level, cell in zip(result, levels.tolist(), cells.tolist(), strict=True):
-                columns, rows = self.lines[level]
-                y, x = divmod(cell, self.head.grid_sizes[level])
-                torch.mul(columns[x], rows[y], out=mask)  # no map is copied before it is used
-            return result
-        for level in self.features.keys() | self.lines.keys():
+        for level in self.features.keys() | self.factors.keys():
             chosen = (levels == level).nonzero()[:, 0]
-            if len(chosen):
-                result[chosen] = self.of_level(level, cells[chosen])
+            if len(chosen) and level in self.factors:
+                self._multiply(level, cells[chosen], chosen, result)
+            elif len(chosen):
+                maps = self.head.mask_maps(level, self.features[level], cells[chosen])[0]
+                result[chosen] = self.resized(maps.logits)
         return result
 
-    def of_level(self, level: int, cells: Tensor) -> Tensor:
-        """Masks of cells of one level."""
-        if level in self.lines:
-            columns, rows = self.lines[level]
-            side = self.head.grid_sizes[level]
-            return columns[cells % side].mul_(rows[cells // side])
-        return self.resized(self.head.mask_maps(level, self.features[level], cells)[0].logits)
+    def _multiply(self, level: int, cells: Tensor, places: Tensor, result: Tensor) -> None:
+        """Write the products of the cells' columns and rows into their places."""
+        side = self.head.grid_sizes[level]
+        columns, rows = self.factors[level]
+        x, y = columns.numbers[cells % side], rows.numbers[cells // side]
+        if result.device.type != "cpu":
+            result[places] = columns.maps[x].mul_(rows.maps[y])
+            return
+        for place, column, row in zip(places.tolist(), x.tolist(), y.tolist(), strict=True):
+            torch.mul(columns.maps[column], rows.maps[row], out=result[place])  # no map is copied before it is used
 
     def resized(self, logits: Tensor) -> Tensor:
         """(u, h, w) logits to (u, *size) float32 probabilities, resized after the sigmoid as in the reference."""
@@ -186,11 +198,11 @@ def select(candidates: Candidates, source: MaskSource, strides: tuple[int, ...],
         if contenders.all_beat(candidates.scores[start]):
             break
         masks = source(candidates.levels[part], candidates.cells[part])
-        binary = masks > test.mask_threshold
-        area = binary.flatten(1).sum(1, dtype=torch.float32)
-        maskness = F.threshold(masks, test.mask_threshold, 0, inplace=True).flatten(1).sum(1) / area
+        solid = F.threshold(masks, test.mask_threshold, 0, inplace=True)  # 0 where the mask is not above
+        area = solid.sign().flatten(1).sum(1)  # exact in float32
+        maskness = solid.flatten(1).sum(1) / area
         kept = (area > limits[part]).nonzero()[:, 0]
-        contenders.add(binary[kept], (candidates.scores[part] * maskness)[kept], area[kept], kept + start)
+        contenders.add((solid > 0)[kept], (candidates.scores[part] * maskness)[kept], area[kept], kept + start)
     if not contenders.count:
         return Instances(candidates.scores[:0], candidates.labels[:0], torch.zeros(0, *source.size))
     scores, areas, numbers = contenders.values[:, : contenders.count]

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle_tools
 
+from solo.errors import UserError
+
 Bitmap = NDArray[np.uint8]
 Runs = dict[str, Any]  # COCO's compressed run lengths: size [height, width] and counts (bytes or str)
 ALTERNATING = np.array([0, 1], np.uint8)
@@ -40,8 +42,16 @@ def compress(segmentation: Any, height: int, width: int) -> Runs | None:
     """A COCO segmentation (polygons, RLE with counts as a list or compressed) as compressed runs.
 
     Polygons with fewer than three points are left out; None when no polygon is left (mmdetection LoadAnnotations).
+
+    Raises:
+        UserError: run lengths of another size than the image's.
     """
     if not isinstance(segmentation, list):
+        if list(segmentation["size"]) != [height, width]:
+            raise UserError(
+                f"an annotation's run lengths are for {segmentation['size']} pixels (height, width), its image has "
+                f"{[height, width]}; the annotation file does not fit the images"
+            )
         compressed = not isinstance(segmentation["counts"], list)
         return segmentation if compressed else rle_tools.frPyObjects(segmentation, height, width)
     polygons = [p for p in segmentation if len(p) % 2 == 0 and len(p) >= 6]

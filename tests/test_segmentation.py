@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from solo.errors import UserError
 from solo.segmentation import compress, decode_segmentation, region, run_ends
 
 
@@ -26,6 +27,12 @@ def test_every_form_of_a_coco_segmentation():
     assert parts.sum() == 13
     assert decode_segmentation([[0, 0, 1, 1]], 6, 8) is None
     assert decode_segmentation([], 6, 8) is None
+
+
+def test_run_lengths_of_another_size_are_refused():
+    packed = rle.encode(np.zeros((6, 8), np.uint8, order="F"))
+    with pytest.raises(UserError, match=r"\[6, 8\].*\[8, 6\]"):
+        decode_segmentation(packed, 8, 6)
 
 
 def painted(found, height, width):
